@@ -1,0 +1,69 @@
+"""vaeppl: variational auto-encoders as generative stories on Pyro."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import data as data
+    from . import estimators as estimators
+    from . import guides as guides
+    from . import likelihoods as likelihoods
+    from . import models as models  # type: ignore[attr-defined]
+    from . import nets as nets
+    from . import plots as plots  # type: ignore[attr-defined]
+    from . import priors as priors
+    from .fitted import Fit as Fit
+    from .fitted import load as load
+    from .model import Model as Model
+    from .model import row_count as row_count
+    from .model import rows as rows
+    from .reading.criticism import posterior_predictive_check as posterior_predictive_check
+    from .reading.evidence import active_units as active_units
+    from .reading.evidence import elbo as elbo
+    from .reading.evidence import evidence as evidence
+    from .reading.export import to_arviz as to_arviz
+    from .reading.predictive import encode as encode
+    from .reading.predictive import posterior_predictive as posterior_predictive
+    from .reading.predictive import reconstruct as reconstruct
+    from .reading.predictive import sample as sample
+    from .training.fit import fit as fit
+
+# Where each public name lives. They are imported when first used, so that `import vaeppl` is quick.
+_HOME = {
+    "Fit": "fitted",
+    "Model": "model",
+    "active_units": "reading.evidence",
+    "elbo": "reading.evidence",
+    "encode": "reading.predictive",
+    "evidence": "reading.evidence",
+    "fit": "training.fit",
+    "load": "fitted",
+    "posterior_predictive": "reading.predictive",
+    "posterior_predictive_check": "reading.criticism",
+    "reconstruct": "reading.predictive",
+    "row_count": "model",
+    "rows": "model",
+    "sample": "reading.predictive",
+    "to_arviz": "reading.export",
+}
+_MODULES = (
+    "data", "estimators", "guides", "likelihoods", "models", "nets", "plots", "priors"
+)  # fmt: skip
+
+__all__ = [*_HOME, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,323 @@
+"""What is checked before a fit starts: columns, values, and that model and guide match."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from .config import Configurable
+from .data import Data
+from .errors import ColumnError, StoryError, unknown_name
+from .likelihoods import MixedColumns
+from .pair import Batch, Pair
+from .reading.tracing import quiet
+
+__all__ = ["check", "check_batch_size", "check_columns", "check_sites", "check_values"]
+
+CHUNK = 4096  # rows whose values are checked at a time
+
+
+def check(pair: Pair, data: Data, *, batch_size: int | None = None) -> None:
+    """Check everything that can be checked before training; raise at the first fault.
+
+    Parameters
+    ----------
+    pair
+        The model and its guide.
+    data
+        The rows it will be fitted to.
+    batch_size
+        Rows in a minibatch; not checked if ``None``.
+
+    Raises
+    ------
+    ColumnError
+        A column is missing, or has values that the model's likelihood does not accept.
+    StoryError
+        Model and guide do not match, or do not run on the first rows.
+    """
+    check_columns(pair, data)
+    if batch_size is not None:
+        check_batch_size(batch_size, len(data))
+    trace = check_sites(pair, data)
+    check_values(pair, data, trace)
+
+
+def check_batch_size(batch_size: int, rows: int) -> None:
+    """Check that a minibatch has between one row and all of them."""
+    if not 1 <= batch_size <= rows:
+        raise ColumnError(
+            f"batch_size is {batch_size}, but the data have {rows} rows; "
+            f"give a number from 1 to {rows}"
+        )
+
+
+def check_columns(pair: Pair, data: Data) -> None:
+    """Check that the columns that the model needs are there, with the widths it was built for."""
+    present = [c for c in pair.columns if c in data]
+    required = [c for c in pair.columns if _has_no_default(pair, c)]
+    missing = [c for c in required or pair.columns if c not in data]
+    if (required and missing) or not present:
+        wanted = missing[0]
+        raise ColumnError(
+            f"{pair.name} takes the columns {', '.join(map(repr, pair.columns))}; "
+            + unknown_name("column", wanted, data.keys()).replace("unknown", "the data have no")
+            + f". Rename one: data.rename({{'<its name>': {wanted!r}}})"
+        )
+    for column in present:
+        _check_width(pair, data, column)
+        if not pair.takes_missing:
+            _check_finite(data, column)
+
+
+def _has_no_default(pair: Pair, column: str) -> bool:
+    story = pair.model.forward if isinstance(pair.model, torch.nn.Module) else pair.model
+    return inspect.signature(story).parameters[column].default is inspect.Parameter.empty
+
+
+def _check_width(pair: Pair, data: Data, column: str) -> None:
+    """Compare a column's width with the argument ``<column>_dim`` that the model was built with."""
+    source = pair.source[0]
+    if not isinstance(source, Configurable):
+        return
+    built_for = source.config().get(f"{column}_dim")
+    shape = data.shape(column)
+    if built_for is not None and shape != (built_for,):
+        found = f"{shape[0]} entries a row" if len(shape) == 1 else f"shape {shape} a row"
+        raise ColumnError(
+            f"column {column!r} has {found}, but {pair.name} was built with "
+            f"{column}_dim={built_for}"
+        )
+
+
+def _check_finite(data: Data, column: str) -> None:
+    found = data.first_nonfinite(column)
+    if found is not None:
+        row, entry, value = found
+        raise ColumnError(
+            f"column {column!r} holds {value} at row {row}{_entry(data, column, entry)}; "
+            "this model takes no missing or infinite values: drop the row or fill the entry"
+        )
+
+
+def check_sites(pair: Pair, data: Data) -> Any:
+    """Run guide and model on the first rows and compare their sites; return the model's trace.
+
+    Raises
+    ------
+    StoryError
+        If either does not run, a latent site stands in one of them only, a plate has another
+        size, or the rows are not scaled to the full data though there are global latents.
+    """
+    few = min(8, len(data))
+    columns = data.take(torch.arange(few), device=pair.device)
+    batch = pair.batch(columns)
+    full = len(data)
+    with quiet(pair, full):
+        guide_trace = _run(pair, "guide", batch)
+        model_trace = _run(pair, "model", batch, guide_trace)
+    _check_same_latents(pair, model_trace, guide_trace, data)
+    _check_plates(model_trace, guide_trace)
+    _check_scale(pair, model_trace, few, full)
+    return model_trace
+
+
+def _run(pair: Pair, role: str, batch: Batch, replayed: Any = None) -> Any:
+    story = getattr(pair, role)
+    story = poutine.replay(story, trace=replayed) if replayed is not None else story
+    try:
+        return poutine.trace(story).get_trace(**batch)
+    except Exception as error:
+        shapes = ", ".join(f"{c} {tuple(v.shape)}" for c, v in batch.items())
+        raise StoryError(
+            f"the {role} of {pair.name} does not run on the first {_rows_of(batch)} rows "
+            f"({shapes}): {type(error).__name__}: {error}"
+        ) from error
+
+
+def _rows_of(batch: Batch) -> int:
+    return next((len(v) for v in batch.values()), 0)
+
+
+def _latents(trace: Any) -> dict[str, Any]:
+    return {
+        n: s
+        for n, s in trace.nodes.items()
+        if s["type"] == "sample" and not s["is_observed"] and type(s["fn"]).__name__ != "_Subsample"
+    }
+
+
+def _check_same_latents(pair: Pair, model_trace: Any, guide_trace: Any, data: Data) -> None:
+    in_model, in_guide = _latents(model_trace), _latents(guide_trace)
+    for name in in_model.keys() - in_guide.keys():
+        if name in pair.columns:
+            raise ColumnError(
+                f"site {name!r} of the model observes column {name!r}, which the data lack "
+                f"(they have {', '.join(map(repr, data.keys()))}), and the guide does not draw it"
+            )
+        enumerated = in_model[name]["infer"].get("enumerate")
+        if not enumerated:
+            raise StoryError(
+                f"site {name!r} is latent in the model of {pair.name} but the guide does not "
+                f"draw it (its sites: {', '.join(map(repr, in_guide)) or 'none'}); "
+                f"add pyro.sample({name!r}, ...) to the guide, or observe it with obs="
+            )
+    observed = {n for n, s in model_trace.nodes.items() if s["type"] == "sample"}
+    for name in in_guide.keys() - in_model.keys():
+        if not in_guide[name]["infer"].get("is_auxiliary"):
+            what = "observed" if name in observed else "absent"
+            raise StoryError(
+                f"site {name!r} is drawn by the guide of {pair.name} but {what} in the model "
+                f"(its latents: {', '.join(map(repr, in_model)) or 'none'}); rename it, or mark it "
+                "infer={'is_auxiliary': True}"
+            )
+
+
+def _check_plates(model_trace: Any, guide_trace: Any) -> None:
+    for name, q_site in _latents(guide_trace).items():
+        p_site = model_trace.nodes.get(name)
+        if p_site is None:
+            continue
+        for role, site in (("model", p_site), ("guide", q_site)):
+            event = site["fn"].event_dim
+            batch = site["value"].shape[: site["value"].ndim - event]
+            if batch and batch[-1] > 1 and not site["cond_indep_stack"]:
+                raise StoryError(
+                    f"site {name!r} of the {role} has batch shape {tuple(batch)} but stands in no "
+                    "plate: put it in `with rows(...)`, or call .to_event(1) on its distribution"
+                )
+        mine = {f.name: f.size for f in p_site["cond_indep_stack"]}
+        theirs = {f.name: f.size for f in q_site["cond_indep_stack"]}
+        if mine != theirs:
+            raise StoryError(
+                f"site {name!r} stands in the plates {mine or 'none'} in the model and in "
+                f"{theirs or 'none'} in the guide; they must be the same"
+            )
+        if p_site["fn"].event_dim != q_site["fn"].event_dim:
+            raise StoryError(
+                f"site {name!r} has {p_site['fn'].event_dim} event dimensions in the model and "
+                f"{q_site['fn'].event_dim} in the guide: is there a .to_event(1) missing?"
+            )
+
+
+def _check_scale(pair: Pair, trace: Any, few: int, full: int) -> None:
+    """Refuse global latents beside rows that are not scaled up to the full data."""
+    if few == full or not any(not s["cond_indep_stack"] for s in _latents(trace).values()):
+        return
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and site["is_observed"] and site["cond_indep_stack"]:
+            scale = float(torch.as_tensor(site["scale"]).max())
+            if abs(scale * few / full - 1) > 1e-6:
+                raise StoryError(
+                    f"{pair.name} has latents outside the plate of rows, but site {name!r} is not "
+                    "scaled from the minibatch to the full data, so the ELBO would be wrong: "
+                    "write `with vaeppl.rows(x):` in model and guide"
+                )
+
+
+def check_values(pair: Pair, data: Data, trace: Any) -> None:
+    """Check every value of every observed column against the support of its likelihood.
+
+    Parameters
+    ----------
+    trace
+        A trace of the model on some rows, with the distributions of the observed sites.
+    """
+    for name, site in trace.nodes.items():
+        observed = site["type"] == "sample" and site["is_observed"]
+        if observed and name in data and name in pair.columns:
+            for part, start, stop in _parts(site["fn"]):
+                _check_part(data, name, part, slice(start, stop), pair.takes_missing)
+
+
+def _parts(fn: Any) -> Iterator[tuple[Any, int, int | None]]:
+    """Yield the distributions of groups of columns, with the columns they stand for."""
+    fn = getattr(fn, "base_dist", fn) if not isinstance(fn, MixedColumns) else fn
+    if isinstance(fn, MixedColumns):
+        start = 0
+        for part, size in zip(fn.parts, fn.sizes, strict=True):
+            yield getattr(part, "base_dist", part), start, start + size
+            start += size
+    else:
+        yield fn, 0, None
+
+
+def _check_part(data: Data, column: str, fn: Any, where: slice, takes_missing: bool) -> None:
+    support = _plain_support(fn)
+    if support is None:
+        return
+    for start in range(0, len(data), CHUNK):
+        index = torch.arange(start, min(start + CHUNK, len(data)))
+        values = data.columns(column).take(index)[column]
+        values = values[..., where] if values.ndim > 1 else values
+        bad = ~support.check(values)
+        if takes_missing:
+            bad &= ~values.isnan()
+        if bad.any():
+            row, *rest = bad.nonzero()[0].tolist()
+            entry = (rest[0] if rest else 0) + where.start
+            raise ColumnError(
+                f"column {column!r} holds {_number(values[(row, *rest)])} at row {start + row}"
+                f"{_entry(data, column, entry if rest else None)}; a {type(fn).__name__} "
+                f"likelihood takes {_in_words(support)}{_hint(support, values)}"
+            )
+
+
+def _plain_support(fn: Any) -> Any:
+    """Return the support of one entry, where it is the same for all of them; else ``None``."""
+    try:
+        support = fn.support
+    except NotImplementedError:
+        return None
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if isinstance(support, (constraints.interval, constraints.integer_interval)):
+        low, high = torch.as_tensor(support.lower_bound), torch.as_tensor(support.upper_bound)
+        if (low != low.flatten()[0]).any() or (high != high.flatten()[0]).any():
+            return None
+        return type(support)(low.flatten()[0].item(), high.flatten()[0].item())
+    return support if support.event_dim == 0 else None
+
+
+def _in_words(support: Any) -> str:
+    if support is constraints.boolean:
+        return "0 or 1"
+    if support is constraints.nonnegative_integer:
+        return "counts >= 0 (integers)"
+    if isinstance(support, constraints.integer_interval):
+        return f"integers from {_number(support.lower_bound)} to {_number(support.upper_bound)}"
+    if isinstance(support, constraints.interval):
+        return f"reals from {_number(support.lower_bound)} to {_number(support.upper_bound)}"
+    if support in (constraints.positive, constraints.nonnegative):
+        return "positive reals"
+    return "finite reals" if support is constraints.real else f"values with {support}"
+
+
+def _hint(support: Any, values: Tensor) -> str:
+    finite = values[values.isfinite()]
+    if support is constraints.boolean and finite.numel() and finite.min() >= 0:
+        if finite.max() <= 1:
+            return "; binarise them with data.binarize('x'), or use likelihoods.ContinuousBernoulli"
+        if (finite == finite.round()).all():
+            top = int(finite.max())
+            return f"; use likelihoods.Binomial({top}) or likelihoods.NegativeBinomial for counts"
+    return ""
+
+
+def _entry(data: Data, column: str, entry: int | None) -> str:
+    """Say which entry of a row is meant, by its field's name if it has one."""
+    if entry is None or not data.shape(column):
+        return ""
+    fields = data.fields(column)
+    named = f" ({fields[entry].name!r})" if entry < len(fields) else ""
+    return f", entry {entry}{named}"
+
+
+def _number(value: Any) -> str:
+    return f"{float(value):.6g}"

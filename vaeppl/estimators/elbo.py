@@ -1,0 +1,309 @@
+"""The evidence lower bound, with its split into reconstruction and KL, and weights on the KL.
+
+For a model p(x, z) and a guide q(z | x)::
+
+    ELBO = E_q[log p(x | z)] - Σ_s E_q[ KL( q(z_s | pa_q) || p(z_s | pa_p) ) ]
+
+the sum running over the latent sites s. The objective that is maximised may weigh the KL::
+
+    E_q[log p(x | z)] - β Σ_j max(λ, KL_j)
+
+with β the KL weight (β-VAE: Higgins et al. 2017; annealing: Bowman et al. 2016, Sønderby et al.
+2016) and λ the free bits (Kingma et al. 2016, eq. 15). What is *reported* is always the ELBO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import Trace_ELBO
+from pyro.infer.trace_elbo import _compute_log_r
+from pyro.infer.util import is_validation_enabled
+from pyro.poutine.util import prune_subsample_sites
+from pyro.util import check_model_guide_match, check_site_shape
+from torch import Tensor
+from torch.distributions import Independent, kl_divergence
+
+from ..errors import StoryError
+
+__all__ = ["ELBO"]
+
+Site = Any  # a node of a Pyro trace: a dictionary
+PARTICLES = "num_particles_vectorized"  # the name Pyro gives to the plate of particles
+
+
+class ELBO(Trace_ELBO):
+    """Evidence lower bound; the default estimator of :func:`vaeppl.fit`.
+
+    Drop-in for :class:`pyro.infer.Trace_ELBO` (in ``SVI`` too). Three things are added: the KL of
+    a site is exact where torch or Pyro knows it *and* the order of the sites makes it valid; the
+    KL may be weighted, on model and guide alike; and ``report`` holds the terms of the last call.
+
+    Parameters
+    ----------
+    num_particles
+        Draws from the guide for each row.
+    analytic_kl
+        Use the exact KL of a site where it is known and valid; ``False``: Monte Carlo throughout.
+    kl_weight
+        β, a number or a 0-dim tensor. It changes the objective, never the report.
+    free_bits
+        λ in nats: each latent dimension (where the KL factorises; else each site) may cost this
+        much, on average over the rows, at no loss.
+    vectorize_particles
+        Draw the particles side by side, in a plate, rather than one after another.
+    max_plate_nesting
+        As in Pyro; found by running the pair once if not given.
+
+    Attributes
+    ----------
+    report : dict of str to 0-dim Tensor
+        Terms of the last estimate, of the *full* data, in nats, without weights: ``"elbo"``,
+        ``"reconstruction"``, ``"kl"``, and ``"global"``, the part of the ELBO that belongs to no
+        plate (minus the KL of global latents).
+    site_kl : dict of str to 0-dim Tensor
+        The KL of each latent site, likewise.
+
+    Notes
+    -----
+    The exact KL of a site given its parents is valid when every latent that precedes it in the
+    model is drawn before it in the guide too; a bottom-up guide of a top-down model breaks this,
+    and then the site's KL is estimated from the draws. Sites that cannot be reparametrised get
+    the score-function estimator of Pyro.
+
+    Examples
+    --------
+    >>> import torch, pyro.distributions as dist, pyro
+    >>> def model(x):
+    ...     with pyro.plate("rows", 3):
+    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> def guide(x):
+    ...     with pyro.plate("rows", 3):
+    ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+    >>> elbo = ELBO()
+    >>> loss = elbo.loss(model, guide, torch.zeros(3))
+    >>> sorted(elbo.report)
+    ['elbo', 'global', 'kl', 'reconstruction']
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        *,
+        analytic_kl: bool = True,
+        kl_weight: float | Tensor = 1.0,
+        free_bits: float = 0.0,
+        vectorize_particles: bool = True,
+        max_plate_nesting: float = float("inf"),
+    ) -> None:
+        if num_particles < 1:
+            raise ValueError(f"num_particles is at least 1; given {num_particles}")
+        if free_bits < 0:
+            raise ValueError(f"free_bits are nats >= 0; given {free_bits}")
+        super().__init__(
+            num_particles=num_particles,
+            vectorize_particles=vectorize_particles and num_particles > 1,
+            max_plate_nesting=max_plate_nesting,
+        )
+        self.analytic_kl, self.kl_weight, self.free_bits = analytic_kl, kl_weight, free_bits
+        self.report: dict[str, Tensor] = {}
+        self.site_kl: dict[str, Tensor] = {}
+
+    # --- the interface of pyro.infer.ELBO ---
+
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Return an estimate of minus the objective, without gradients."""
+        with torch.no_grad():
+            return float(self.differentiable_loss(model, guide, *args, **kwargs))
+
+    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Estimate minus the objective, and add its gradient to the parameters' ``grad``."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        return float(loss)
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return minus the objective; its gradient is an estimate of the objective's."""
+        self.report, self.site_kl = {}, {}
+        particles = self._get_traces(model, guide, args, kwargs)
+        losses = [self._particle_loss(p, q) / self.num_particles for p, q in particles]
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        """Trace the guide and the model against it; log-probabilities are computed as needed."""
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(
+            *args, **kwargs
+        )
+        if is_validation_enabled():
+            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
+        guide_trace = prune_subsample_sites(guide_trace)
+        model_trace = prune_subsample_sites(model_trace)
+        if is_validation_enabled():
+            for site in (*sample_sites(guide_trace), *sample_sites(model_trace)):
+                check_site_shape(site, self.max_plate_nesting)
+        return model_trace, guide_trace
+
+    # --- one particle (or all of them, in a plate) ---
+
+    def _particle_loss(self, model_trace: Any, guide_trace: Any) -> Tensor:
+        latents = [s for s in sample_sites(guide_trace) if not s["is_observed"]]
+        if not all(s["fn"].has_rsample for s in latents):
+            return self._score_function_loss(model_trace, guide_trace)
+        objective: Any = 0.0
+        for site in sample_sites(model_trace):
+            if site["is_observed"]:
+                term = log_prob_sum(site)
+                self._note("reconstruction", term, site)
+                objective = objective + term
+        for q_site in sample_sites(guide_trace):
+            if q_site["is_observed"]:
+                objective = objective - log_prob_sum(q_site)
+        exact = exact_kl_sites(model_trace, guide_trace) if self.analytic_kl else set()
+        for q_site in latents:
+            name = q_site["name"]
+            p_site = model_trace.nodes.get(name)
+            kl, by_dim = kl_terms(p_site, q_site, name in exact)
+            self._note("kl", _total(kl, q_site), q_site)
+            objective = objective - self._weighted(kl, by_dim, q_site)
+        return -objective
+
+    def _weighted(self, kl: Tensor, by_dim: Tensor | None, site: Site) -> Tensor:
+        """Return β Σ_j max(λ, KL_j), summed over the full data."""
+        if not self.free_bits or not _is_local(site):
+            return self.kl_weight * _total(kl, site)
+        terms = kl.unsqueeze(-1) if by_dim is None else by_dim
+        mask = site["mask"]
+        weight = torch.ones_like(kl) if mask is None else torch.ones_like(kl) * mask
+        count = weight.sum()
+        batch_dims = tuple(range(kl.ndim))
+        means = (terms * weight.unsqueeze(-1)).sum(batch_dims) / count.clamp(min=1.0)
+        return self.kl_weight * count * site["scale"] * means.clamp(min=self.free_bits).sum()
+
+    def _score_function_loss(self, model_trace: Any, guide_trace: Any) -> Tensor:
+        """Pyro's surrogate, for guides with sites that cannot be reparametrised."""
+        if self.free_bits:
+            raise StoryError(
+                "free bits need latents that can be reparametrised; the guide has some that cannot"
+            )
+        model_trace.compute_log_prob()
+        guide_trace.compute_score_parts()
+        for site in sample_sites(model_trace):
+            if site["is_observed"]:
+                self._note("reconstruction", site["log_prob_sum"], site)
+        for q_site in sample_sites(guide_trace):
+            p_site = model_trace.nodes.get(q_site["name"])
+            log_p = 0.0 if p_site is None else p_site["log_prob_sum"]
+            self._note("kl", q_site["log_prob_sum"] - log_p, q_site)
+            _weigh(q_site, self.kl_weight)
+            if p_site is not None:
+                _weigh(p_site, self.kl_weight)
+        return _surrogate_loss(model_trace, guide_trace)
+
+    def _note(self, term: str, value: Tensor, site: Site) -> None:
+        """Add a term of this particle to the report."""
+        value = value.detach() / self.num_particles
+        zero = torch.zeros_like(value)
+        if not self.report:
+            self.report = dict.fromkeys(("elbo", "reconstruction", "kl", "global"), zero)
+        signed = value if term == "reconstruction" else -value
+        self.report[term] = self.report[term] + value
+        self.report["elbo"] = self.report["elbo"] + signed
+        if not _is_local(site):
+            self.report["global"] = self.report["global"] + signed
+        if term == "kl":
+            self.site_kl[site["name"]] = self.site_kl.get(site["name"], zero) + value
+
+
+def sample_sites(trace: Any) -> Iterator[Site]:
+    """Yield the sample sites of a trace in the order in which they were drawn."""
+    return (s for s in trace.nodes.values() if s["type"] == "sample")
+
+
+def log_prob_sum(site: Site) -> Tensor:
+    """Return log p of a site, scaled and masked, summed over the batch."""
+    log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return scale_and_mask(log_p, site["scale"], site["mask"]).sum()
+
+
+def _is_local(site: Site) -> bool:
+    """Tell whether a site stands in a plate other than that of the particles."""
+    return any(frame.name != PARTICLES for frame in site["cond_indep_stack"])
+
+
+def _total(kl: Tensor, site: Site) -> Tensor:
+    return scale_and_mask(kl, site["scale"], site["mask"]).sum()
+
+
+def exact_kl_sites(model_trace: Any, guide_trace: Any) -> set[str]:
+    """Name the latents all of whose predecessors in the model precede them in the guide too."""
+    guide_order = [s["name"] for s in sample_sites(guide_trace)]
+    earlier_in_model: set[str] = set()
+    valid = set()
+    for site in sample_sites(model_trace):
+        name = site["name"]
+        if name in guide_trace.nodes:
+            if earlier_in_model <= set(guide_order[: guide_order.index(name)]):
+                valid.add(name)
+            earlier_in_model.add(name)
+    return valid
+
+
+def kl_terms(p_site: Site | None, q_site: Site, exact: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the KL of a site for each element of its batch and, if it factorises, by dimension."""
+    q, value = q_site["fn"], q_site["value"]
+    if p_site is None:  # an auxiliary variable of the guide
+        return q.log_prob(value), None
+    p = p_site["fn"]
+    same_form = isinstance(q, Independent) and isinstance(p, Independent)
+    if same_form and q.reinterpreted_batch_ndims == p.reinterpreted_batch_ndims == 1:
+        by_dim = _kl(p.base_dist, q.base_dist, value, exact)
+        return by_dim.sum(-1), by_dim
+    return _kl(p, q, value, exact), None
+
+
+def _kl(p: Any, q: Any, value: Tensor, exact: bool) -> Tensor:
+    """KL(q || p), exactly if that is wanted and known, else log q - log p at the draw."""
+    if exact:
+        try:
+            kl: Tensor = kl_divergence(q, p)
+            return kl.expand(q.batch_shape)
+        except NotImplementedError:
+            pass
+    difference: Tensor = q.log_prob(value) - p.log_prob(value)
+    return difference
+
+
+def _weigh(site: Site, weight: float | Tensor) -> None:
+    """Multiply the log-probability of a latent site, and what its gradient is made of, by β."""
+    site["log_prob"] = site["log_prob"] * weight
+    site["log_prob_sum"] = site["log_prob_sum"] * weight
+    if "score_parts" in site:
+        parts = site["score_parts"]
+        site["score_parts"] = parts._replace(
+            log_prob=parts.log_prob * weight, entropy_term=parts.entropy_term * weight
+        )
+
+
+def _surrogate_loss(model_trace: Any, guide_trace: Any) -> Tensor:
+    """Return minus the ELBO, with the gradient of the score-function surrogate."""
+    value: Any = 0.0
+    surrogate: Any = 0.0
+    log_r = _compute_log_r(model_trace, guide_trace)
+    for site in sample_sites(model_trace):
+        value = value + site["log_prob_sum"].detach()
+        surrogate = surrogate + site["log_prob_sum"]
+    for site in sample_sites(guide_trace):
+        _, score, entropy = site["score_parts"]
+        value = value - site["log_prob_sum"].detach()
+        surrogate = surrogate - torch.as_tensor(entropy).sum()
+        if isinstance(score, Tensor):
+            weight = log_r.sum_to(site["cond_indep_stack"])
+            surrogate = surrogate + (weight * score).sum()
+    return -(value + surrogate - surrogate.detach())

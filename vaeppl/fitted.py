@@ -1,0 +1,250 @@
+"""A fit: the fitted model, how it got there, and what can be asked of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import build, opaque_arguments
+from .data import as_data
+from .errors import CheckpointError
+from .files import load_state, read_json, read_tensors, write_json, write_tensors, write_whole
+from .pair import Pair, as_pair
+from .reading import evidence as _evidence
+from .reading import export, predictive
+from .training.state import State
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from .data import Data
+
+__all__ = ["Fit", "RunFolder", "load"]
+
+
+class RunFolder:
+    """The files of a run: config.json, history.csv, weights.safetensors, checkpoints/, plots/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.history = path / "history.csv"
+        self.weights = path / "weights.safetensors"
+        self.checkpoints = path / "checkpoints"
+        self.plots = path / "plots"
+
+    def exists(self) -> bool:
+        """Tell whether there is a run in the folder."""
+        return self.config.is_file()
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write how the run was made."""
+        write_json(self.config, config)
+
+    def read_config(self) -> dict[str, Any]:
+        """Read how the run was made."""
+        config: dict[str, Any] = read_json(self.config)
+        return config
+
+
+class Fit:
+    """What :func:`vaeppl.fit` returns.
+
+    Attributes
+    ----------
+    model
+        The fitted model (the object that was passed to ``fit``), or its model function.
+    pair : Pair
+        Model and guide as one torch module.
+    history : pandas.DataFrame
+        A row an epoch: ``step``, ``elbo``, ``reconstruction``, ``kl`` per row in nats, ``global``
+        (the share of latents outside the plate of rows), ``kl_weight``, ``lr``, ``valid_elbo``
+        if rows were held out, ``seconds``.
+    stopped : str
+        ``"finished"``, ``"early"`` or ``"interrupted"``.
+    best_epoch : int
+        The epoch whose weights these are, with ``patience``; else the last one.
+    config : dict
+        How the fit was made.
+    """
+
+    def __init__(
+        self, pair: Pair, state: State, config: dict[str, Any], train: Data | None = None
+    ) -> None:
+        self.pair = pair
+        self.config = config
+        self.stopped = state.stopped
+        self.best_epoch = state.best_epoch or state.epoch
+        self._records = state.history
+        self.train = train
+
+    @property
+    def model(self) -> Any:
+        """The fitted model."""
+        return self.pair.source[0]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row an epoch, indexed by epoch."""
+        import pandas as pd
+
+        return pd.DataFrame(self._records).astype({"epoch": int, "step": int}).set_index("epoch")
+
+    def __repr__(self) -> str:
+        last = self._records[self.best_epoch - 1] if self._records else {}
+        elbo = f", ELBO {last['elbo']:.2f} nats/row" if "elbo" in last else ""
+        held = f", held-out {last['valid_elbo']:.2f}" if "valid_elbo" in last else ""
+        return f"Fit({self.pair.name}, {len(self._records)} epochs, {self.stopped}{elbo}{held})"
+
+    # --- keeping it ---
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fit into a folder: config.json, history.csv, weights.safetensors.
+
+        Returns
+        -------
+        Path
+            The folder.
+        """
+        folder = RunFolder(Path(path))
+        write_tensors(folder.weights, self.pair.state_dict())
+        write_whole(folder.history, lambda p: self.history.to_csv(p))
+        folder.write_config(
+            {**self.config, "result": {"stopped": self.stopped, "best_epoch": self.best_epoch}}
+        )
+        return folder.path
+
+    @classmethod
+    def load(cls, path: str | Path, **options: Any) -> Fit:
+        """Read a fit from a folder; see :func:`load`."""
+        return load(path, **options)
+
+    # --- reading it ---
+
+    def elbo(self, data: Any = None, **options: Any) -> Any:
+        """ELBO per row with its split; see :func:`vaeppl.elbo`."""
+        return _evidence.elbo(self, self._rows(data), **options)
+
+    def evidence(self, data: Any = None, **options: Any) -> Any:
+        """Estimate log p(x) per row by importance sampling; see :func:`vaeppl.evidence`."""
+        return _evidence.evidence(self, self._rows(data), **options)
+
+    def active_units(self, data: Any = None, **options: Any) -> Any:
+        """Latent dimensions that vary with the data; see :func:`vaeppl.active_units`."""
+        return _evidence.active_units(self, self._rows(data), **options)
+
+    def sample(self, num_rows: int = 1, **options: Any) -> dict[str, Tensor]:
+        """Draw rows from the fitted story; see :func:`vaeppl.sample`."""
+        return predictive.sample(self, num_rows, **options)
+
+    def encode(self, data: Any = None, **options: Any) -> dict[str, Tensor]:
+        """Posterior means (or draws) of the latents; see :func:`vaeppl.encode`."""
+        return predictive.encode(self, self._rows(data), **options)
+
+    def reconstruct(self, data: Any = None, **options: Any) -> dict[str, Tensor]:
+        """Mean of the data given each row's latents; see :func:`vaeppl.reconstruct`."""
+        return predictive.reconstruct(self, self._rows(data), **options)
+
+    def posterior_predictive(self, data: Any = None, **options: Any) -> dict[str, Tensor]:
+        """Draws of new data given each row's latents; see :func:`vaeppl.posterior_predictive`."""
+        return predictive.posterior_predictive(self, self._rows(data), **options)
+
+    def to_arviz(self, data: Any = None, **options: Any) -> Any:
+        """Export to ArviZ; see :func:`vaeppl.to_arviz`."""
+        return export.to_arviz(self, self._rows(data), **options)
+
+    def _rows(self, data: Any) -> Any:
+        """The rows given, or those that were fitted."""
+        if data is not None:
+            return data
+        if self.train is None:
+            raise CheckpointError("a fit that was loaded does not hold its data: pass them")
+        return self.train
+
+
+def load(path: str | Path, model: Any = None, guide: Any = None, data: Any = None) -> Fit:
+    """Read a fit that :meth:`Fit.save`, or ``fit(out=...)``, wrote into a folder.
+
+    Nothing is unpickled: the model is built again from config.json, and its weights are read from
+    safetensors.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    model, guide
+        The model (and its guide, for functions), where it is not one of vaeppl's own or was built
+        with networks of the user's: an object of the same class, made with the same arguments.
+    data
+        A few rows, for functions that make parameters by ``pyro.param`` as they run.
+
+    Raises
+    ------
+    CheckpointError
+        The folder holds no run, a damaged one, or one of another model.
+
+    Examples
+    --------
+    >>> import tempfile, torch, vaeppl
+    >>> from vaeppl.models import VAE
+    >>> x = (torch.rand(50, 6) < 0.5).float()
+    >>> run = vaeppl.fit(VAE(6, 2, hidden=(4,)), {"x": x}, epochs=1, progress=False)
+    >>> again = vaeppl.load(run.save(tempfile.mkdtemp()))
+    >>> bool((again.sample(3, seed=1)["x"] == run.sample(3, seed=1)["x"]).all())
+    True
+    """
+    folder = RunFolder(Path(path))
+    config = folder.read_config()
+    if model is None:
+        model = _build_model(config, folder)
+    pair = as_pair(model, guide)
+    tensors = read_tensors(folder.weights)
+    if any(name.startswith("stored.") for name in tensors):
+        _run_once(pair, data)
+    load_state(pair, tensors, str(folder.weights))
+    pair.eval()
+    return Fit(pair, _state(folder, config), config)
+
+
+def _build_model(config: dict[str, Any], folder: RunFolder) -> Any:
+    described = config.get("model", {}).get("config")
+    if opaque := opaque_arguments(described, "model"):
+        raise CheckpointError(
+            f"the model of {folder.path} was built with what JSON cannot hold: "
+            f"{', '.join(opaque)}. Build it as then, and pass it: vaeppl.load(path, model=...)"
+        )
+    return build(described)
+
+
+def _run_once(pair: Pair, data: Any) -> None:
+    """Run functions that make their parameters by ``pyro.param``, so that they can be filled."""
+    if data is None:
+        raise CheckpointError(
+            f"{pair.name} makes its parameters as it runs; pass a few rows: "
+            "vaeppl.load(path, model, guide, data=...)"
+        )
+    rows = as_data(data)
+    first = rows.take(range(min(8, len(rows))))
+    pair.initialise(pair.batch(first))
+
+
+def _state(folder: RunFolder, config: dict[str, Any]) -> State:
+    import pandas as pd
+
+    records: list[dict[str, float]] = []
+    if folder.history.is_file():
+        records = pd.read_csv(folder.history).to_dict("records")
+    result = config.get("result", {})
+    return State(
+        epoch=len(records),
+        history=records,
+        best_epoch=result.get("best_epoch", 0),
+        stopped=result.get("stopped", "unfinished"),
+    )
+
+
+def seconds_of(history: list[dict[str, float]]) -> str:
+    """Return the time of the epochs in words."""
+    seconds = sum(r.get("seconds", 0.0) for r in history)
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -1,0 +1,183 @@
+"""Families of amortised posteriors q(z | h), h being what an encoder made of the data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+import zuko
+from pyro.contrib.zuko import ZukoToPyro
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from .config import Configurable
+from .errors import unknown_name
+
+__all__ = ["DiagonalNormal", "Family", "Flow", "FullRankNormal", "available", "get"]
+
+SCALE_FLOOR = 1e-4  # keeps log q finite where a posterior collapses onto a point
+
+
+class Family(Configurable, nn.Module):
+    """Base of the families: ``bind`` makes the maps from h to the parameters of q.
+
+    Examples
+    --------
+    >>> import torch
+    >>> q = DiagonalNormal().bind(in_dim=8, latent_dim=2)
+    >>> q(torch.zeros(5, 8)).event_shape
+    torch.Size([2])
+    """
+
+    in_dim: int = 0
+    latent_dim: int = 0
+
+    def bind(self, in_dim: int, latent_dim: int) -> Family:
+        """Return a copy sized for features of ``in_dim`` and latents of ``latent_dim``."""
+        bound = copy.deepcopy(self)
+        bound.in_dim, bound.latent_dim = in_dim, latent_dim
+        bound.make_parameters(in_dim, latent_dim)
+        return bound
+
+    def make_parameters(self, in_dim: int, latent_dim: int) -> None:
+        """Create the maps from features to parameters."""
+
+    def forward(self, h: Tensor) -> TorchDistribution:
+        """Return q(z | h), event shape ``(latent_dim,)``; a subclass writes it."""
+        raise TypeError(f"{type(self).__name__} has no method `forward(h)`: write q(z | h)")
+
+
+class DiagonalNormal(Family):
+    """q(z | h) = N(m(h), diag s(h)²), both linear in h (s through a softplus)."""
+
+    def make_parameters(self, in_dim: int, latent_dim: int) -> None:
+        """Create the linear map to mean and raw scale."""
+        self.head = nn.Linear(in_dim, 2 * latent_dim)
+
+    def forward(self, h: Tensor) -> TorchDistribution:
+        """Return the diagonal normal."""
+        loc, raw = self.head(h).chunk(2, dim=-1)
+        return dist.Normal(loc, F.softplus(raw) + SCALE_FLOOR).to_event(1)
+
+
+class FullRankNormal(Family):
+    """q(z | h) = N(m(h), C(h) C(h)ᵀ), C lower triangular with a positive diagonal."""
+
+    rows: Tensor
+    cols: Tensor
+
+    def make_parameters(self, in_dim: int, latent_dim: int) -> None:
+        """Create the linear map to the mean and the entries of C."""
+        index = torch.tril_indices(latent_dim, latent_dim)
+        self.register_buffer("rows", index[0], persistent=False)
+        self.register_buffer("cols", index[1], persistent=False)
+        self.head = nn.Linear(in_dim, latent_dim + index.shape[1])
+
+    def forward(self, h: Tensor) -> TorchDistribution:
+        """Return the full-rank normal."""
+        n = self.latent_dim
+        loc, entries = self.head(h).split([n, self.rows.numel()], dim=-1)
+        raw = entries.new_zeros(*entries.shape[:-1], n, n)
+        raw[..., self.rows, self.cols] = entries
+        diagonal = F.softplus(raw.diagonal(dim1=-2, dim2=-1)) + SCALE_FLOOR
+        tril = raw.tril(-1) + torch.diag_embed(diagonal)
+        return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False)
+
+
+class Flow(Family):
+    """q(z | h): a normal N(m(h), diag s(h)²) bent by a neural spline flow (Durkan et al. 2019).
+
+    Couplings, so that drawing and scoring cost the same; the flow comes from zuko.
+
+    Parameters
+    ----------
+    transforms
+        Number of coupling transforms.
+    hidden
+        Sizes of the hidden layers inside each.
+    bins
+        Bins of the splines.
+    """
+
+    def __init__(
+        self, transforms: int = 2, *, hidden: Sequence[int] = (64,), bins: int = 8
+    ) -> None:
+        super().__init__()
+        if transforms < 1:
+            raise ValueError(f"a flow has at least one transform; given {transforms}")
+        self.transforms, self.hidden, self.bins = transforms, tuple(hidden), bins
+
+    def make_parameters(self, in_dim: int, latent_dim: int) -> None:
+        """Create the linear map to mean and scale, and the flow conditioned on h."""
+        self.head = nn.Linear(in_dim, 2 * latent_dim)
+        self.flow = zuko.flows.NSF(
+            latent_dim,
+            in_dim,
+            bins=self.bins,
+            transforms=self.transforms,
+            hidden_features=self.hidden,
+            passes=min(2, latent_dim),
+        )
+
+    def forward(self, h: Tensor) -> TorchDistribution:
+        """Return the flow, z = m(h) + s(h) · f(ε; h)."""
+        loc, raw = self.head(h).chunk(2, dim=-1)
+        scale = F.softplus(raw) + SCALE_FLOOR
+        bent = self.flow(h)
+        standardise = zuko.transforms.DependentTransform(
+            zuko.transforms.MonotonicAffineTransform(-loc / scale, -scale.log()), 1
+        )
+        transform = zuko.transforms.ComposedTransform(standardise, bent.transform)
+        return FlowDistribution(zuko.distributions.NormalizingFlow(transform, bent.base))
+
+
+class FlowDistribution(ZukoToPyro):
+    """A zuko flow as a Pyro distribution that knows its support and expands lazily."""
+
+    arg_constraints: dict[str, Any] = {}
+    support = constraints.real_vector
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw with gradients, keeping the log-density of the draw."""
+        return self(sample_shape)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw without gradients."""
+        with torch.no_grad():
+            return self.dist.sample(sample_shape)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
+        """Expand to a batch shape."""
+        return FlowDistribution(self.dist.expand(batch_shape))
+
+
+_NAMED: dict[str, type[Family]] = {
+    "diagonal": DiagonalNormal,
+    "full_rank": FullRankNormal,
+    "flow": Flow,
+}
+
+
+def available() -> list[str]:
+    """List the names of the families."""
+    return list(_NAMED)
+
+
+def get(family: str | Family) -> Family:
+    """Return a family by name; a family is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; the message lists them.
+    """
+    if isinstance(family, Family):
+        return family
+    if family not in _NAMED:
+        raise ValueError(unknown_name("guide family", family, _NAMED))
+    return _NAMED[family]()

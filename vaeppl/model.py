@@ -1,0 +1,186 @@
+"""The contract of a model: two methods over named columns, and the plate of rows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from pyro.nn.module import pyro_method
+from torch import Tensor
+
+from .config import Configurable, rebuild
+from .errors import StoryError
+
+__all__ = ["Model", "row_count", "rows"]
+
+# (rows of the full data, rows to draw when no column is given)
+_ROWS: ContextVar[tuple[int | None, int]] = ContextVar("rows", default=(None, 1))
+
+
+@contextmanager
+def row_count(full: int | None = None, *, draw: int = 1) -> Iterator[None]:
+    """Say how many rows the full data has, and how many to draw where no column is given.
+
+    Parameters
+    ----------
+    full
+        N, the size of the plate; ``None`` means: as many as the batch has.
+    draw
+        The number of rows that ``rows()`` makes when every column is ``None``.
+
+    Examples
+    --------
+    >>> import pyro
+    >>> import pyro.distributions as dist
+    >>> def story(x=None):
+    ...     with rows(x):
+    ...         return pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+    >>> with row_count(draw=5):
+    ...     story().shape
+    torch.Size([5])
+    """
+    token = _ROWS.set((full, draw))
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
+
+
+def rows(*columns: Tensor | None) -> pyro.plate:
+    """Return the plate over rows, named ``"rows"``, at dimension -1.
+
+    Its size is that of the *full* data, and the rows at hand are a subsample of it: so the
+    log-probability of a minibatch is scaled by N/B, and its ELBO is an unbiased estimate of the
+    ELBO of the full data, also where the model has latents outside this plate.
+
+    Parameters
+    ----------
+    *columns
+        The columns that the model takes, each of shape ``(B, ...)`` or ``None``. Where all are
+        ``None``, rows are drawn from the model instead (see :func:`row_count`).
+
+    Raises
+    ------
+    StoryError
+        If the columns have unequal numbers of rows.
+    """
+    lengths = {c.shape[0] for c in columns if c is not None}
+    if len(lengths) > 1:
+        raise StoryError(f"columns of one batch have unequal numbers of rows: {sorted(lengths)}")
+    full, draw = _ROWS.get()
+    batch = lengths.pop() if lengths else draw
+    if full is None or full == batch:
+        return pyro.plate("rows", batch, dim=-1)
+    return pyro.plate("rows", full, subsample=torch.arange(batch), dim=-1)
+
+
+class Model(Configurable, PyroModule):
+    """A generative story and its guide, over named columns.
+
+    Subclass it and write two methods that take the same columns::
+
+        def model(self, x=None): ...   # the story; an observed site bears its column's name
+        def guide(self, x=None): ...   # q(latents | columns)
+
+    The base class holds plumbing only: which columns there are, how the model was built (so that
+    it can be saved), and where its initial weights come from. It never samples.
+
+    Attributes
+    ----------
+    takes_missing : bool
+        Whether NaN entries in a column mean "missing". ``False``: they are refused.
+
+    Examples
+    --------
+    >>> import torch, pyro, pyro.distributions as dist
+    >>> class Coin(Model):
+    ...     def model(self, x=None):
+    ...         p = pyro.sample("p", dist.Beta(1.0, 1.0))
+    ...         with rows(x):
+    ...             pyro.sample("x", dist.Bernoulli(p), obs=x)
+    ...     def guide(self, x=None):
+    ...         pyro.sample("p", dist.Beta(2.0, 2.0))
+    >>> Coin().columns
+    ('x',)
+    """
+
+    takes_missing: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("model", "guide"):
+            if name in cls.__dict__:
+                setattr(cls, name, pyro_method(cls.__dict__[name]))
+        if "__init__" in cls.__dict__:
+            setattr(cls, "__init__", _noting_initial_weights(cls.__dict__["__init__"]))  # noqa: B010
+
+    def model(self, *args: Any, **kwargs: Any) -> Any:
+        """Tell the generative story; a subclass writes it."""
+        raise StoryError(f"{type(self).__name__} has no method `model`: write its story")
+
+    def guide(self, *args: Any, **kwargs: Any) -> Any:
+        """Sample the latents given the columns; a subclass writes it."""
+        raise StoryError(f"{type(self).__name__} has no method `guide`: write q(latents | columns)")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that ``model`` takes, in order."""
+        return column_names(self.model)
+
+    def draw_initial_weights(self, seed: int) -> bool:
+        """Draw the initial weights again, from ``seed``, if they are still as constructed.
+
+        Weights that were trained, loaded or set by hand are left alone.
+
+        Returns
+        -------
+        bool
+            Whether the weights were drawn.
+        """
+        if self.__dict__.get("_initial_weights") != _weights_mark(self):
+            return False
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            twin = rebuild(self)
+        with torch.no_grad():
+            for mine, drawn in zip(_tensors(self), _tensors(twin), strict=True):
+                mine.copy_(drawn)
+        self.__dict__["_initial_weights"] = _weights_mark(self)
+        return True
+
+
+def column_names(story: Any) -> tuple[str, ...]:
+    """Return the names of the arguments of a model function: the columns it takes."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(story).parameters.values()
+    return tuple(p.name for p in parameters if p.kind in kinds)
+
+
+def _tensors(module: torch.nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _weights_mark(module: torch.nn.Module) -> tuple[tuple[float, float], ...]:
+    """Return what changes when a weight changes: the sum and the sum of squares of each tensor."""
+    weights = [p.detach().double() for p in module.parameters()]
+    return tuple((float(w.sum()), float(w.square().sum())) for w in weights)
+
+
+def _noting_initial_weights(init: Any) -> Any:
+    @wraps(init)
+    def wrapped(self: Model, *args: Any, **kwargs: Any) -> None:
+        outermost = not self.__dict__.get("_constructing", False)
+        self.__dict__["_constructing"] = True
+        init(self, *args, **kwargs)
+        if outermost:
+            del self.__dict__["_constructing"]
+            self.__dict__["_initial_weights"] = _weights_mark(self)
+
+    return wrapped

@@ -1,0 +1,238 @@
+"""Encoder and decoder networks: a multilayer perceptron and a pair of convolutional networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from .config import Configurable
+from .errors import unknown_name
+
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "activation", "feature_net", "output_dim"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "softplus": nn.Softplus,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+def activation(name: str) -> nn.Module:
+    """Return the activation of that name.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; the message lists them.
+    """
+    if name not in _ACTIVATIONS:
+        raise ValueError(unknown_name("activation", name, _ACTIVATIONS))
+    return _ACTIVATIONS[name]()
+
+
+def output_dim(network: nn.Module, in_dim: int) -> int:
+    """Return the size of a network's last dimension, by running it on two rows of zeros."""
+    parameter = next(network.parameters(), torch.zeros(()))
+    was_training = network.training
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        network.eval()
+        out = network(torch.zeros(2, in_dim, dtype=parameter.dtype, device=parameter.device))
+        network.train(was_training)
+    return int(out.shape[-1])
+
+
+class MLP(Configurable, nn.Module):
+    """A multilayer perceptron over the last dimension, ``(..., in_dim) -> (..., out_dim)``.
+
+    Parameters
+    ----------
+    in_dim, out_dim
+        Sizes of the last dimension of input and output.
+    hidden
+        Sizes of the hidden layers; ``()`` makes a linear map.
+    activation
+        ``"relu"``, ``"tanh"``, ``"softplus"``, ``"elu"``, ``"gelu"``, ``"silu"``,
+        ``"leaky_relu"`` or ``"sigmoid"``.
+    norm
+        ``"layer"`` puts a LayerNorm before each activation; ``None`` puts none. (Batch
+        normalisation couples the rows of a batch, and is not offered here.)
+    dropout
+        Probability of dropping a hidden unit while training.
+    activate_last
+        Whether the output goes through the activation too (for a network that ends in features).
+
+    Examples
+    --------
+    >>> import torch
+    >>> MLP(4, 2, hidden=(8, 8), activation="tanh")(torch.zeros(5, 3, 4)).shape
+    torch.Size([5, 3, 2])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        hidden: Sequence[int] = (400,),
+        activation: str = "relu",
+        norm: str | None = None,
+        dropout: float = 0.0,
+        activate_last: bool = False,
+    ) -> None:
+        super().__init__()
+        if norm not in (None, "layer"):
+            raise ValueError(unknown_name("norm", str(norm), ["layer"]))
+        sizes = (in_dim, *hidden, out_dim)
+        if min(sizes) < 1:
+            raise ValueError(f"every layer needs at least one unit; the sizes given are {sizes}")
+        layers: list[nn.Module] = []
+        for i, (a, b) in enumerate(pairwise(sizes)):
+            layers.append(nn.Linear(a, b))
+            if i < len(hidden) or activate_last:
+                layers += [nn.LayerNorm(b)] if norm == "layer" else []
+                layers.append(_activation(activation))
+                layers += [nn.Dropout(dropout)] if dropout else []
+        self.layers = nn.Sequential(*layers)
+        self.in_dim, self.out_dim = in_dim, out_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in_dim)`` to ``(..., out_dim)``."""
+        return self.layers(x)
+
+
+def feature_net(in_dim: int, hidden: Sequence[int], activation: str = "relu") -> nn.Module:
+    """Return an encoder that ends in features: an MLP, or the identity where there is no layer."""
+    if not hidden:
+        return nn.Identity()
+    return MLP(in_dim, hidden[-1], hidden=hidden[:-1], activation=activation, activate_last=True)
+
+
+class ConvEncoder(Configurable, nn.Module):
+    """Strided convolutions over an image given as a flat vector.
+
+    ``(..., H*W) -> (..., out_dim)``; each stage halves height and width (rounding up).
+
+    Parameters
+    ----------
+    image_shape
+        ``(H, W)`` or ``(C, H, W)`` of the image that the flat vector holds, in C order.
+    out_dim
+        Size of the features.
+    channels
+        Channels of each stage.
+    activation
+        As in :class:`MLP`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ConvEncoder((28, 28), 64, channels=(8, 16))(torch.zeros(5, 784)).shape
+    torch.Size([5, 64])
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        out_dim: int = 128,
+        *,
+        channels: Sequence[int] = (32, 64),
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        self.image_shape = _chw(image_shape)
+        self.in_dim, self.out_dim = math.prod(self.image_shape), out_dim
+        stages: list[nn.Module] = []
+        sizes = (self.image_shape[0], *channels)
+        for a, b in pairwise(sizes):
+            stages += [nn.Conv2d(a, b, 3, stride=2, padding=1), _activation(activation)]
+        h, w = _stage_sizes(self.image_shape, len(channels))[-1]
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Sequential(nn.Linear(channels[-1] * h * w, out_dim), _activation(activation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``(..., C*H*W)`` to features ``(..., out_dim)``."""
+        lead = x.shape[:-1]
+        maps = self.stages(x.reshape(-1, *self.image_shape))
+        return self.head(maps.flatten(1)).reshape(*lead, self.out_dim)
+
+
+class ConvDecoder(Configurable, nn.Module):
+    """Upsampling and convolutions from a code to a flat image; the mirror of the encoder.
+
+    ``(..., in_dim) -> (..., params * C*H*W)``: ``params`` values for each pixel, the first value
+    of all pixels first.
+
+    Parameters
+    ----------
+    in_dim
+        Size of the code.
+    image_shape
+        ``(H, W)`` or ``(C, H, W)``.
+    params
+        Parameters that the likelihood needs for each pixel.
+    channels
+        Channels of each stage, from the code outwards.
+    activation
+        As in :class:`MLP`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ConvDecoder(10, (28, 28), channels=(16, 8))(torch.zeros(3, 5, 10)).shape
+    torch.Size([3, 5, 784])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        image_shape: Sequence[int],
+        *,
+        params: int = 1,
+        channels: Sequence[int] = (64, 32),
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        self.image_shape = _chw(image_shape)
+        self.in_dim, self.out_dim = in_dim, params * math.prod(self.image_shape)
+        sizes = _stage_sizes(self.image_shape, len(channels))[::-1]
+        self.start = (channels[0], *sizes[0])
+        self.head = nn.Sequential(nn.Linear(in_dim, math.prod(self.start)), _activation(activation))
+        stages: list[nn.Module] = []
+        outs = (*channels[1:], params * self.image_shape[0])
+        for i, (a, b) in enumerate(zip(channels, outs, strict=True)):
+            stages += [nn.Upsample(size=sizes[i + 1]), nn.Conv2d(a, b, 3, padding=1)]
+            stages += [_activation(activation)] if i + 1 < len(channels) else []
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map codes ``(..., in_dim)`` to ``(..., params * C*H*W)``."""
+        lead = h.shape[:-1]
+        maps = self.stages(self.head(h).reshape(-1, *self.start))
+        return maps.reshape(*lead, self.out_dim)
+
+
+_activation = activation  # the constructors above take an argument of the same name
+
+
+def _chw(image_shape: Sequence[int]) -> tuple[int, int, int]:
+    if len(image_shape) not in (2, 3):
+        raise ValueError(f"an image shape is (H, W) or (C, H, W); given {tuple(image_shape)}")
+    c, h, w = (1, *image_shape) if len(image_shape) == 2 else tuple(image_shape)
+    return c, h, w
+
+
+def _stage_sizes(image_shape: tuple[int, int, int], stages: int) -> list[tuple[int, int]]:
+    """Heights and widths from the full image to the smallest map."""
+    sizes = [image_shape[1:]]
+    for _ in range(stages):
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes

@@ -1,0 +1,177 @@
+"""One torch module out of a model and its guide, whether they are a class or plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from .errors import StoryError
+from .model import Model, column_names, row_count
+
+__all__ = ["Batch", "Pair", "as_pair"]
+
+Batch = Mapping[str, Tensor]
+
+
+class Pair(nn.Module):
+    """A model and its guide with their parameters, apart from every other pair.
+
+    Parameters
+    ----------
+    model
+        A :class:`~vaeppl.Model` (any object with methods ``model`` and ``guide``), or a function.
+    guide
+        The guide, where ``model`` is a function.
+
+    Notes
+    -----
+    Parameters made by ``pyro.param`` and ``pyro.module`` live in a store of this pair's own, so
+    two pairs whose sites bear the same names share nothing, and Pyro's global store is left as it
+    was. Run the pair inside :meth:`active`.
+
+    Examples
+    --------
+    >>> import pyro, torch, pyro.distributions as dist
+    >>> from vaeppl import rows
+    >>> def model(x=None):
+    ...     mu = pyro.param("mu", torch.tensor(0.0))
+    ...     with rows(x):
+    ...         z = pyro.sample("z", dist.Normal(mu, 1.0))
+    ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> def guide(x=None):
+    ...     with rows(x):
+    ...         pyro.sample("z", dist.Normal(x / 2, 0.7))
+    >>> pair = Pair(model, guide)
+    >>> pair.initialise({"x": torch.randn(4)})
+    >>> [name for name, _ in pair.named_parameters()]
+    ['stored.mu']
+    """
+
+    story: Any
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+
+    def __init__(self, model: Any, guide: Callable[..., Any] | None = None) -> None:
+        super().__init__()
+        if guide is None and not (hasattr(model, "model") and hasattr(model, "guide")):
+            raise StoryError(
+                f"{_name(model)} has no guide: pass an object with methods `model` and `guide`, "
+                "or a model function together with `guide=`"
+            )
+        self.source = (model,) if guide is None else (model, guide)
+        story, q = (model.model, model.guide) if guide is None else (model, guide)
+        self.columns: tuple[str, ...] = column_names(_function(story))
+        if (theirs := column_names(_function(q))) != self.columns and "kwargs" not in theirs:
+            raise StoryError(
+                f"model and guide take different columns: the model {self.columns}, "
+                f"the guide {theirs}; give both the same arguments"
+            )
+        for role, owner in zip(("story", "guide_owner"), self.source, strict=False):
+            owner = owner if isinstance(owner, nn.Module) else getattr(owner, "__self__", None)
+            self.add_module(role, owner if isinstance(owner, nn.Module) else None)
+        self.stored = nn.ParameterDict()
+        self._store: Any = {"params": {}, "constraints": {}}
+        quick = isinstance(model, Model) and not _pyro_managed(model)
+        object.__setattr__(self, "model", _bare(story) if quick else story)
+        object.__setattr__(self, "guide", _bare(q) if quick else q)
+
+    @property
+    def name(self) -> str:
+        """Name of the model's class or function."""
+        return _name(self.source[0])
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether NaN entries mean "missing" to this model."""
+        return bool(getattr(self.source[0], "takes_missing", False))
+
+    @contextmanager
+    def active(self, rows: int | None = None, *, draw: int = 1) -> Iterator[None]:
+        """Enter this pair's parameter store, and say how many rows the full data has.
+
+        Parameters
+        ----------
+        rows
+            N, the size of the plate over rows; ``None``: the size of the batch.
+        draw
+            Rows to draw where the columns are ``None``.
+        """
+        with pyro.get_param_store().scope(self._store), row_count(rows, draw=draw):
+            yield
+
+    def initialise(self, batch: Batch) -> None:
+        """Run guide and model once on a batch, so that every parameter exists.
+
+        Must be called before the parameters are handed to an optimiser. Runs under the random
+        state at hand and restores it.
+        """
+        with torch.random.fork_rng(), torch.no_grad(), self.active():
+            trace = poutine.trace(self.guide).get_trace(**batch)
+            poutine.replay(self.model, trace=trace)(**batch)
+        known = {id(p) for p in self.parameters()}
+        for name, parameter in self._store["params"].items():
+            if id(parameter) not in known:
+                if not isinstance(parameter, nn.Parameter):
+                    parameter = self._as_parameter(name, parameter)
+                self.stored[name.replace(".", "/")] = parameter
+
+    def _as_parameter(self, name: str, value: Tensor) -> nn.Parameter:
+        """Put an ``nn.Parameter`` in the store's place for a plain leaf tensor."""
+        parameter = nn.Parameter(value.detach())
+        self._store["params"][name] = parameter
+        return parameter
+
+    def batch(self, columns: Batch) -> dict[str, Tensor]:
+        """Return the columns that the model takes, of those given."""
+        return {name: columns[name] for name in self.columns if name in columns}
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters (the CPU if there are none)."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the parameters (torch's default if there are none)."""
+        kinds = (p.dtype for p in self.parameters() if p.is_floating_point())
+        return next(kinds, torch.get_default_dtype())
+
+
+def as_pair(source: Any, guide: Callable[..., Any] | None = None) -> Pair:
+    """Return the pair of a fit, of a model, or of a model function and its guide."""
+    if isinstance(source, Pair):
+        return source
+    if isinstance(pair := getattr(source, "pair", None), Pair):
+        return pair
+    return Pair(source, guide)
+
+
+def _name(source: Any) -> str:
+    return getattr(source, "__name__", type(source).__name__)
+
+
+def _function(story: Any) -> Any:
+    """Return what carries the signature: an nn.Module's is that of its ``forward``."""
+    return story.forward if isinstance(story, nn.Module) else story
+
+
+def _pyro_managed(model: nn.Module) -> bool:
+    """Tell whether a model has attributes that Pyro must see being read."""
+    return any(
+        bool(m._pyro_samples or m._pyro_params)
+        for m in model.modules()
+        if isinstance(m, PyroModule)
+    )
+
+
+def _bare(method: Any) -> Any:
+    """Return a method without Pyro's per-call bookkeeping, which only such attributes need."""
+    function = getattr(method.__func__, "__wrapped__", method.__func__)
+    return function.__get__(method.__self__)

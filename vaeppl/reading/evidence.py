@@ -1,0 +1,359 @@
+"""The evidence log p(x) of each row, the ELBO with its split, and which latent units are used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import StoryError
+from ..estimators.elbo import exact_kl_sites, kl_terms, sample_sites
+from ..pair import Batch, Pair, as_pair
+from . import tracing
+from .pareto import pareto_k
+from .predictive import posterior_means
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ELBOReport", "EvidenceReport", "active_units", "elbo", "evidence", "log_weights"]
+
+ENTRIES_AT_ONCE = 2**21  # numbers of one column that a pass may hold: 8 MB in float32
+PARTICLES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class _Report:
+    """A table with one line a row of data, and its mean with a standard error."""
+
+    rows: pd.DataFrame
+    num_particles: int
+
+    def _mean_se(self, column: str) -> tuple[float, float]:
+        values = self.rows[column]
+        return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+@dataclass(frozen=True)
+class EvidenceReport(_Report):
+    """The evidence of a fit.
+
+    Attributes
+    ----------
+    rows : pandas.DataFrame
+        For each row of data: ``log_evidence`` (nats), ``mc_se`` (its Monte-Carlo standard error),
+        ``elbo`` (mean log-weight), ``ess`` (effective sample size), ``pareto_k``.
+    num_particles : int
+        Draws for each row.
+    """
+
+    @property
+    def mean(self) -> float:
+        """Mean log-evidence per row, in nats."""
+        return self._mean_se("log_evidence")[0]
+
+    @property
+    def se(self) -> float:
+        """Standard error of the mean over rows (sampling of the rows)."""
+        return self._mean_se("log_evidence")[1]
+
+    @property
+    def mc_se(self) -> float:
+        """Standard error of the mean from the finite number of particles alone."""
+        return float((self.rows["mc_se"] ** 2).sum() ** 0.5) / len(self.rows)
+
+    @property
+    def share_unreliable(self) -> float:
+        """Share of rows with Pareto k above 0.7, whose estimate is not to be trusted."""
+        return float((self.rows["pareto_k"] > 0.7).mean())
+
+    def __repr__(self) -> str:
+        return (
+            f"log p(x) = {self.mean:.2f} ± {self.se:.2f} nats/row "
+            f"({len(self.rows)} rows, {self.num_particles} particles, Monte Carlo ± "
+            f"{self.mc_se:.2g}); ELBO {self.rows['elbo'].mean():.2f}; "
+            f"Pareto k > 0.7 for {self.share_unreliable:.1%} of rows"
+        )
+
+
+@dataclass(frozen=True)
+class ELBOReport(_Report):
+    """The ELBO of a fit.
+
+    Attributes
+    ----------
+    rows : pandas.DataFrame
+        For each row of data, in nats: ``elbo``, ``reconstruction`` (E_q[log p(x | z)]), ``kl``,
+        and the KL of each latent site as ``kl[site]``.
+    num_particles : int
+        Draws for each row.
+    """
+
+    @property
+    def mean(self) -> float:
+        """Mean ELBO per row, in nats."""
+        return self._mean_se("elbo")[0]
+
+    @property
+    def se(self) -> float:
+        """Standard error of the mean over rows."""
+        return self._mean_se("elbo")[1]
+
+    @property
+    def reconstruction(self) -> float:
+        """Mean of E_q[log p(x | z)] per row."""
+        return self._mean_se("reconstruction")[0]
+
+    @property
+    def kl(self) -> float:
+        """Mean KL per row."""
+        return self._mean_se("kl")[0]
+
+    def __repr__(self) -> str:
+        return (
+            f"ELBO = {self.mean:.2f} ± {self.se:.2f} nats/row "
+            f"(reconstruction {self.reconstruction:.2f}, KL {self.kl:.2f}; {len(self.rows)} rows)"
+        )
+
+
+def evidence(
+    source: Any,
+    data: Any,
+    *,
+    guide: Any = None,
+    num_particles: int = 500,
+    seed: int = 0,
+    progress: bool = False,
+) -> EvidenceReport:
+    """Estimate log p(x_n) of each row by importance sampling from the guide.
+
+    ::
+
+        log p(x_n) ≈ log 1/K Σ_k w_nk,   w_nk = p(x_n, z_k) / q(z_k | x_n),   z_k ~ q(z | x_n)
+
+    The estimate is low by about Var(w) / (2 K p²) on average, so it bounds the evidence from below
+    (Burda et al. 2016). With latents outside the plate of rows, each particle draws them from the
+    guide too and the result is the log predictive density log ∫ p(x_n | θ) q(θ) dθ.
+
+    Parameters
+    ----------
+    source
+        A :class:`~vaeppl.Fit`, a model, or a model function with its ``guide``.
+    data
+        Rows to score, as in :func:`vaeppl.fit`.
+    num_particles
+        K. Memory is bounded whatever K is.
+    seed
+        Fixes the draws.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    EvidenceReport
+        Each row's estimate with Monte-Carlo standard error, effective sample size and the Pareto
+        k of its weights (Vehtari et al. 2024: above 0.7 the estimate is unreliable).
+
+    Examples
+    --------
+    >>> import torch, vaeppl
+    >>> from vaeppl.models import VAE
+    >>> x = (torch.rand(20, 6) < 0.5).float()
+    >>> report = vaeppl.evidence(VAE(6, 2, hidden=(4,)), {"x": x}, num_particles=50)
+    >>> report.rows.shape
+    (20, 5)
+    """
+    import pandas as pd
+
+    if num_particles < 2:
+        raise ValueError(f"num_particles is at least 2 for a standard error; given {num_particles}")
+    pair = as_pair(source, guide)
+    parts = []
+    with tracing.quiet(pair, seed=seed):
+        for batch in _with_progress(pair, data, num_particles, progress):
+            parts.append(_summary(log_weights(pair, batch, num_particles)))
+    columns = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
+    return EvidenceReport(pd.DataFrame(columns).rename_axis("row"), num_particles)
+
+
+def _with_progress(pair: Pair, data: Any, particles: int, progress: bool) -> Iterator[Batch]:
+    from tqdm.auto import tqdm
+
+    data = tracing.resident(pair, data)
+    size = _rows_at_once(pair, data, particles)
+    bar = tqdm(total=len(data), unit="row", disable=not progress)
+    for batch in tracing.batches(pair, data, size):
+        yield batch
+        bar.update(len(next(iter(batch.values()))))
+    bar.close()
+
+
+def _rows_at_once(pair: Pair, data: Any, particles: int) -> int:
+    """Return how many rows a pass may hold, so that memory does not grow with the particles."""
+    widest = max(math.prod(data.shape(c)) for c in pair.columns if c in data)
+    return max(1, ENTRIES_AT_ONCE // (max(1, widest) * min(particles, PARTICLES_AT_ONCE)))
+
+
+def log_weights(pair: Pair, batch: Batch, num_particles: int) -> Tensor:
+    """Return log p(x_n, z_k) - log q(z_k | x_n) for each particle and row, ``(K, B)``.
+
+    Must be called with the pair active. Terms of latents outside the plate of rows are left out.
+    """
+    depth = tracing.plate_depth(pair, batch)
+    parts = []
+    for start in range(0, num_particles, PARTICLES_AT_ONCE):
+        size = min(PARTICLES_AT_ONCE, num_particles - start)
+        parts.append(_log_weights_at_once(pair, batch, size, depth))
+    return torch.cat(parts)
+
+
+def _log_weights_at_once(pair: Pair, batch: Batch, particles: int, depth: int) -> Tensor:
+    rows = len(next(iter(batch.values())))
+    guide_trace, model_trace = tracing.particle_traces(pair, batch, particles, depth)
+    total: Any = 0.0
+    for sign, trace in ((1.0, model_trace), (-1.0, guide_trace)):
+        for site in sample_sites(trace):
+            if tracing.rows_frame(site, rows) is None:
+                if site["is_observed"]:
+                    raise StoryError(
+                        f"site {site['name']!r} is observed outside the plate of rows, so rows "
+                        "have no evidence of their own: write `with vaeppl.rows(x):` around it"
+                    )
+                continue
+            _check_latent(site, model_trace, guide_trace)
+            log_p = tracing.row_term(tracing.site_log_prob(site), site, rows, depth)
+            total = total + sign * log_p
+    return total.expand(particles, rows)
+
+
+def _check_latent(site: Any, model_trace: Any, guide_trace: Any) -> None:
+    name = site["name"]
+    if not site["is_observed"] and name in model_trace.nodes and name not in guide_trace.nodes:
+        raise StoryError(
+            f"site {name!r} is latent in the model and not drawn by the guide, so its rows have "
+            "no importance weight"
+        )
+
+
+def _summary(log_w: Tensor) -> dict[str, Tensor]:
+    """Return the estimates for each row from log-weights of shape ``(K, B)``."""
+    log_w = log_w.double()
+    k = log_w.shape[0]
+    relative = (log_w - log_w.max(0).values).exp()
+    mean = relative.mean(0)
+    return {
+        "log_evidence": log_w.logsumexp(0) - math.log(k),
+        "mc_se": relative.std(0) / (math.sqrt(k) * mean),
+        "elbo": log_w.mean(0),
+        "ess": relative.sum(0).square() / relative.square().sum(0),
+        "pareto_k": pareto_k(log_w),
+    }
+
+
+def elbo(
+    source: Any, data: Any, *, guide: Any = None, num_particles: int = 10, seed: int = 0
+) -> ELBOReport:
+    """Estimate the ELBO of each row, with its split into reconstruction and KL.
+
+    The KL of a site is exact where it is known and valid, as in :class:`~vaeppl.estimators.ELBO`.
+    Latents outside the plate of rows are drawn from the guide and their KL is left out.
+
+    Parameters
+    ----------
+    source, data, guide, seed
+        As in :func:`evidence`.
+    num_particles
+        Draws from the guide for each row.
+
+    Returns
+    -------
+    ELBOReport
+
+    Examples
+    --------
+    >>> import torch, vaeppl
+    >>> from vaeppl.models import VAE
+    >>> x = (torch.rand(20, 6) < 0.5).float()
+    >>> report = vaeppl.elbo(VAE(6, 2, hidden=(4,)), {"x": x})
+    >>> list(report.rows.columns)
+    ['elbo', 'reconstruction', 'kl', 'kl[z]']
+    """
+    import pandas as pd
+
+    if num_particles < 1:
+        raise ValueError(f"num_particles is at least 1; given {num_particles}")
+    pair = as_pair(source, guide)
+    parts = []
+    with tracing.quiet(pair, seed=seed):
+        for batch in _with_progress(pair, data, num_particles, False):
+            parts.append(_split_terms(pair, batch, num_particles))
+    columns = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
+    return ELBOReport(pd.DataFrame(columns).rename_axis("row"), num_particles)
+
+
+def _split_terms(pair: Pair, batch: Batch, particles: int) -> dict[str, Tensor]:
+    """Return ELBO, reconstruction and KL of each row of a batch."""
+    depth = tracing.plate_depth(pair, batch)
+    rows = len(next(iter(batch.values())))
+    q_trace, p_trace = tracing.particle_traces(pair, batch, particles, depth)
+    terms: dict[str, Tensor] = {}
+    reconstruction: Any = 0.0
+    for site in sample_sites(p_trace):
+        if site["is_observed"] and tracing.rows_frame(site, rows) is not None:
+            log_p = tracing.row_term(tracing.site_log_prob(site), site, rows, depth)
+            reconstruction = reconstruction + log_p.mean(0)
+    exact = exact_kl_sites(p_trace, q_trace)
+    for site in sample_sites(q_trace):
+        if not site["is_observed"] and tracing.rows_frame(site, rows) is not None:
+            name = site["name"]
+            kl, _ = kl_terms(p_trace.nodes.get(name), site, name in exact)
+            terms[f"kl[{name}]"] = tracing.row_term(kl, site, rows, depth).mean(0).expand(rows)
+    total_kl = sum(terms.values(), torch.zeros(rows, device=pair.device, dtype=pair.dtype))
+    return {
+        "elbo": reconstruction - total_kl,
+        "reconstruction": reconstruction,
+        "kl": total_kl,
+        **terms,
+    }
+
+
+def active_units(
+    source: Any, data: Any, *, guide: Any = None, threshold: float = 0.01, seed: int = 0
+) -> pd.DataFrame:
+    """Tell which latent dimensions vary with the data (Burda et al. 2016, section 5.2).
+
+    A unit is active if the variance over rows of its posterior mean exceeds ``threshold``.
+
+    Parameters
+    ----------
+    source, data, guide, seed
+        As in :func:`evidence`.
+    threshold
+        In squared units of the latent.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A line for each latent dimension: ``site``, ``dimension``, ``variance``, ``active``.
+        ``table.active.sum()`` is the number of active units.
+
+    Examples
+    --------
+    >>> import torch, vaeppl
+    >>> from vaeppl.models import VAE
+    >>> x = (torch.rand(20, 6) < 0.5).float()
+    >>> vaeppl.active_units(VAE(6, 2, hidden=(4,)), {"x": x}).shape
+    (2, 4)
+    """
+    import pandas as pd
+
+    lines = []
+    for site, means in posterior_means(as_pair(source, guide), data, seed=seed).items():
+        variance = means.double().flatten(1).var(0)
+        for dimension, value in enumerate(variance.tolist()):
+            lines.append((site, dimension, value, value > threshold))
+    return pd.DataFrame(lines, columns=["site", "dimension", "variance", "active"])

@@ -1,0 +1,276 @@
+"""Draws and means: from the prior, of the latents given the data, and of new data given those."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+
+from ..data import as_data
+from ..estimators.elbo import sample_sites
+from ..likelihoods import centre
+from ..pair import Batch, Pair, as_pair
+from . import tracing
+
+__all__ = [
+    "encode",
+    "posterior_means",
+    "posterior_predictive",
+    "reconstruct",
+    "sample",
+]
+
+ROWS_AT_ONCE = 1024
+DRAWS_FOR_A_MEAN = 100  # for families without a closed-form mean, flows among them
+
+
+def sample(
+    source: Any,
+    num_rows: int = 1,
+    *,
+    guide: Any = None,
+    given: Any = None,
+    data: Any = None,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Draw rows from the story: latents from their prior, then the data (prior predictive).
+
+    Parameters
+    ----------
+    source
+        A :class:`~vaeppl.Fit`, a model, or a model function with its ``guide``.
+    num_rows
+        Rows to draw.
+    given
+        Columns to hold fixed, of ``num_rows`` rows each.
+    data
+        Where some latents stand outside the plate of rows: data from which the guide draws
+        *those* (a fit uses the rows it was fitted to). ``None``: they come from their prior.
+    seed
+        Fixes the draws.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Every site of the model, latents and columns: ``(num_rows, *event)`` (global latents:
+        their own shape).
+
+    Examples
+    --------
+    >>> from vaeppl.models import VAE
+    >>> draws = sample(VAE(6, 2, hidden=(4,)), 5)
+    >>> draws["z"].shape, draws["x"].shape
+    (torch.Size([5, 2]), torch.Size([5, 6]))
+    """
+    if num_rows < 1:
+        raise ValueError(f"num_rows is at least 1; given {num_rows}")
+    pair = as_pair(source, guide)
+    columns: dict[str, Tensor] = {}
+    if given is not None:
+        fixed = as_data(given)
+        if len(fixed) != num_rows:
+            raise ValueError(f"`given` has {len(fixed)} rows, but num_rows={num_rows}")
+        columns = tracing.resident(pair, fixed).take(torch.arange(num_rows))
+    data = data if data is not None else getattr(source, "train", None)
+    with tracing.quiet(pair, seed=seed, draw=num_rows):
+        story = pair.model
+        if data is not None and (fixed_globals := _global_draws(pair, data)):
+            story = poutine.condition(story, data=fixed_globals)
+        absent = {c: None for c in pair.columns if c not in columns}
+        trace = poutine.trace(story).get_trace(**columns, **absent)
+    return {s["name"]: s["value"] for s in sample_sites(trace) if _is_variable(s)}
+
+
+def _is_variable(site: dict[str, Any]) -> bool:
+    return type(site["fn"]).__name__ != "_Subsample"
+
+
+def _global_draws(pair: Pair, data: Any) -> dict[str, Tensor]:
+    """Draw the latents outside the plate of rows from the guide, given a few rows."""
+    rows = tracing.resident(pair, data)
+    few = rows.take(torch.arange(min(8, len(rows))))
+    trace = poutine.trace(pair.guide).get_trace(**few)
+    return {
+        s["name"]: s["value"]
+        for s in sample_sites(trace)
+        if not s["is_observed"] and not s["cond_indep_stack"] and _is_variable(s)
+    }
+
+
+def encode(
+    source: Any,
+    data: Any,
+    *,
+    guide: Any = None,
+    num_samples: int | None = None,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Return where each row lies in latent space: posterior means, or draws.
+
+    Parameters
+    ----------
+    source, data, guide, seed
+        As in :func:`vaeppl.evidence`.
+    num_samples
+        ``None``: the mean of q(z | x); a number: that many draws.
+
+    Returns
+    -------
+    dict of str to Tensor
+        For each latent of the rows ``(N, *event)``, or ``(num_samples, N, *event)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from vaeppl.models import VAE
+    >>> x = (torch.rand(20, 6) < 0.5).float()
+    >>> encode(VAE(6, 2, hidden=(4,)), {"x": x})["z"].shape
+    torch.Size([20, 2])
+    """
+    pair = as_pair(source, guide)
+    if num_samples is None:
+        return posterior_means(pair, data, seed=seed)
+    return _draws(pair, data, num_samples, seed, predictive=False)
+
+
+def posterior_means(pair: Pair, data: Any, *, seed: int = 0) -> dict[str, Tensor]:
+    """Return the posterior mean of each row's latents, in closed form where there is one."""
+    parts: list[dict[str, Tensor]] = []
+    with tracing.quiet(pair, seed=seed):
+        for batch in tracing.batches(pair, data, ROWS_AT_ONCE):
+            trace = _mean_trace(pair, batch)
+            rows = len(next(iter(batch.values())))
+            parts.append(
+                {s["name"]: s["value"] for s in _latents(trace) if tracing.rows_frame(s, rows)}
+            )
+    return _joined(parts, 0)
+
+
+def reconstruct(source: Any, data: Any, *, guide: Any = None, seed: int = 0) -> dict[str, Tensor]:
+    """Return the mean of the data given each row's posterior mean, E[x | z = E_q(z)].
+
+    For categories it is the most probable code.
+
+    Parameters
+    ----------
+    source, data, guide, seed
+        As in :func:`vaeppl.evidence`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        For each observed column ``(N, *event)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from vaeppl.models import VAE
+    >>> x = (torch.rand(20, 6) < 0.5).float()
+    >>> reconstruct(VAE(6, 2, hidden=(4,)), {"x": x})["x"].shape
+    torch.Size([20, 6])
+    """
+    pair = as_pair(source, guide)
+    parts = []
+    with tracing.quiet(pair, seed=seed):
+        for batch in tracing.batches(pair, data, ROWS_AT_ONCE):
+            replayed = poutine.replay(pair.model, trace=_mean_trace(pair, batch))
+            trace = poutine.trace(replayed).get_trace(**batch)
+            parts.append(
+                {s["name"]: centre(s["fn"]) for s in sample_sites(trace) if s["is_observed"]}
+            )
+    return _joined(parts, 0)
+
+
+def posterior_predictive(
+    source: Any, data: Any, *, guide: Any = None, num_samples: int = 1, seed: int = 0
+) -> dict[str, Tensor]:
+    """Draw new data for each row: z ~ q(z | x_n), then x̃_n ~ p(x | z).
+
+    Parameters
+    ----------
+    source, data, guide, seed
+        As in :func:`vaeppl.evidence`.
+    num_samples
+        Draws for each row.
+
+    Returns
+    -------
+    dict of str to Tensor
+        For each observed column ``(num_samples, N, *event)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from vaeppl.models import VAE
+    >>> x = (torch.rand(20, 6) < 0.5).float()
+    >>> posterior_predictive(VAE(6, 2, hidden=(4,)), {"x": x}, num_samples=3)["x"].shape
+    torch.Size([3, 20, 6])
+    """
+    return _draws(as_pair(source, guide), data, num_samples, seed, predictive=True)
+
+
+def _draws(
+    pair: Pair, data: Any, num_samples: int, seed: int, *, predictive: bool
+) -> dict[str, Tensor]:
+    """Draw the latents of the rows, or the columns given those."""
+    if num_samples < 1:
+        raise ValueError(f"num_samples is at least 1; given {num_samples}")
+    parts = []
+    with tracing.quiet(pair, seed=seed):
+        for batch in tracing.batches(pair, data, ROWS_AT_ONCE):
+            parts.append(_stacked([_one_draw(pair, batch, predictive) for _ in range(num_samples)]))
+    return _joined(parts, 1)
+
+
+def _one_draw(pair: Pair, batch: Batch, predictive: bool) -> dict[str, Tensor]:
+    trace = poutine.trace(pair.guide).get_trace(**batch)
+    rows = len(next(iter(batch.values())))
+    if not predictive:
+        return {s["name"]: s["value"] for s in _latents(trace) if tracing.rows_frame(s, rows)}
+    observed = poutine.trace(poutine.replay(pair.model, trace=trace)).get_trace(**batch)
+    story = poutine.uncondition(poutine.replay(pair.model, trace=trace))
+    drawn = poutine.trace(story).get_trace(**batch)
+    names = [s["name"] for s in sample_sites(observed) if s["is_observed"]]
+    return {name: torch.as_tensor(drawn.nodes[name]["value"]) for name in names}
+
+
+def _latents(trace: Any) -> list[dict[str, Any]]:
+    return [s for s in sample_sites(trace) if not s["is_observed"] and _is_variable(s)]
+
+
+def _mean_trace(pair: Pair, batch: Batch) -> Any:
+    """Trace the guide with every reparametrised latent at its mean, given its parents' means."""
+    with AtMean():
+        return poutine.trace(pair.guide).get_trace(**batch)
+
+
+class AtMean(poutine.messenger.Messenger):
+    """Sets each continuous latent to its mean instead of drawing it."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        fn = msg["fn"]
+        if msg["done"] or msg["is_observed"] or not getattr(fn, "has_rsample", False):
+            return
+        msg["value"] = _mean(fn)
+        msg["done"] = True
+
+
+def _mean(fn: Any) -> Tensor:
+    try:
+        mean: Tensor = fn.mean
+        if bool(mean.isfinite().all()):
+            return mean
+    except (AttributeError, NotImplementedError):
+        pass
+    draws: Tensor = fn.rsample(torch.Size((DRAWS_FOR_A_MEAN,)))
+    return draws.mean(0)
+
+
+def _stacked(draws: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([d[name] for d in draws]) for name in draws[0]}
+
+
+def _joined(parts: list[dict[str, Tensor]], dim: int) -> dict[str, Tensor]:
+    return {name: torch.cat([p[name] for p in parts], dim=dim) for name in parts[0]}

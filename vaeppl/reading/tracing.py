@@ -1,0 +1,131 @@
+"""Running a pair in order to read it: traces over particles, and log-weights row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+
+from ..data import Data, as_data, minibatches
+from ..errors import StoryError
+from ..pair import Batch, Pair
+from ..training.seeds import seeded
+
+__all__ = ["batches", "particle_traces", "quiet", "row_term", "rows_frame"]
+
+PARTICLES = "particles"
+
+
+@contextmanager
+def quiet(pair: Pair, rows: int | None = None, *, seed: int = 0, draw: int = 1) -> Iterator[None]:
+    """Run a pair for reading: seeded, without gradients or dropout, its store entered."""
+    training = pair.training
+    pair.eval()
+    try:
+        with (
+            seeded(seed),
+            torch.no_grad(),
+            pyro.validation_enabled(False),
+            pair.active(rows, draw=draw),
+        ):
+            yield
+    finally:
+        pair.train(training)
+
+
+def batches(pair: Pair, data: Any, batch_size: int) -> Iterator[dict[str, Tensor]]:
+    """Yield the pair's columns in order, on its device and in its floating type."""
+    data = resident(pair, data)
+    noise = torch.Generator().manual_seed(0)
+    size = min(batch_size, len(data))
+    for batch in minibatches(data, size, shuffle=False, generator=noise):
+        yield batch.columns
+
+
+def resident(pair: Pair, data: Any) -> Data:
+    """Return the columns that the pair takes, on its device and in its floating type."""
+    data = as_data(data)
+    there = [c for c in pair.columns if c in data]
+    if not there:
+        raise StoryError(
+            f"{pair.name} takes the columns {', '.join(map(repr, pair.columns))}; the data have "
+            f"{', '.join(map(repr, data.keys()))}"
+        )
+    return data.columns(*there).to(pair.device, dtype=pair.dtype)
+
+
+def plate_depth(pair: Pair, batch: Batch) -> int:
+    """Return how many dimensions the plates of a pair take, to the left of the event."""
+    trace = poutine.trace(pair.guide).get_trace(**batch)
+    model = poutine.trace(poutine.replay(pair.model, trace=trace)).get_trace(**batch)
+    dims = [
+        -(frame.dim or 0)
+        for t in (trace, model)
+        for site in t.nodes.values()
+        if site["type"] == "sample"
+        for frame in site["cond_indep_stack"]
+        if frame.vectorized
+    ]
+    return max(dims, default=0)
+
+
+def particle_traces(pair: Pair, batch: Batch, num_particles: int, depth: int) -> tuple[Any, Any]:
+    """Trace guide and model with ``num_particles`` draws side by side.
+
+    Returns
+    -------
+    guide_trace, model_trace
+        Batch shapes are ``(num_particles, *plates)``.
+    """
+
+    def many(story: Callable[..., Any]) -> Callable[..., Any]:
+        plated: Callable[..., Any] = pyro.plate(PARTICLES, num_particles, dim=-depth - 1)(story)
+        return plated
+
+    guide_trace = poutine.trace(many(pair.guide)).get_trace(**batch)
+    model_trace = poutine.trace(many(poutine.replay(pair.model, trace=guide_trace))).get_trace(
+        **batch
+    )
+    return guide_trace, model_trace
+
+
+def rows_frame(site: dict[str, Any], rows: int) -> Any:
+    """Return the plate of rows in which a site stands, or ``None`` for a global site."""
+    frames = [f for f in site["cond_indep_stack"] if f.name != PARTICLES]
+    named = [f for f in frames if f.name == "rows"]
+    sized = [f for f in frames if f.size == rows]
+    return next(iter(named or sized), None)
+
+
+def row_term(term: Tensor, site: dict[str, Any], rows: int, depth: int) -> Tensor:
+    """Sum a site's term, of batch shape ``(particles, *plates)``, over all plates but the rows.
+
+    Parameters
+    ----------
+    term
+        One number for each element of the site's batch: a log-probability, or a KL.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(particles, rows)``, masked, not scaled.
+    """
+    frame = rows_frame(site, rows)
+    if frame is None:
+        raise StoryError(f"site {site['name']!r} stands outside the plate of rows")
+    if site["mask"] is not None:
+        term = torch.where(torch.as_tensor(site["mask"]), term, torch.zeros_like(term))
+    term = term.reshape((1,) * (depth + 1 - term.ndim) + term.shape)
+    others = [d for d in range(1, depth + 1) if d != depth + 1 + frame.dim]
+    return term.sum(others) if others else term
+
+
+def site_log_prob(site: dict[str, Any]) -> Tensor:
+    """Return log p of a site's value, neither scaled nor masked."""
+    log_p: Tensor = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return log_p

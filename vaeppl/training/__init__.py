@@ -1,0 +1,1 @@
+"""Fitting: the loop, its schedules, its checkpoints and what it reports while it runs."""

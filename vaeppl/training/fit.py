@@ -1,0 +1,419 @@
+"""``vaeppl.fit``: from a model, a guide and data to a fit."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro.infer
+import torch
+
+from .. import __version__, checks, estimators
+from ..config import to_config
+from ..data import Data, as_data
+from ..errors import CheckpointError, ColumnError
+from ..fitted import Fit, RunFolder, seconds_of
+from ..model import Model
+from ..pair import Pair, as_pair
+from . import checkpoint, schedules
+from .loop import Trainer, check_weights, make_optimizer
+from .progress import ProgressBar
+from .seeds import derived_seed, seeded
+from .state import State
+
+__all__ = ["Settings", "fit"]
+
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a fit was made: what must be the same for a run to be resumed, as JSON."""
+
+    estimator: str
+    num_particles: int
+    epochs: int
+    batch_size: int
+    seed: int
+    optimizer: str
+    lr: float
+    weight_decay: float
+    lr_schedule: Any
+    clip_norm: float | None
+    kl_weight: Any
+    free_bits: float
+    patience: int | None
+    precision: str
+
+
+def fit(
+    model: Any,
+    data: Any,
+    *,
+    guide: Callable[..., Any] | None = None,
+    estimator: str | pyro.infer.ELBO = "elbo",
+    num_particles: int = 1,
+    epochs: int = 100,
+    batch_size: int | None = None,
+    seed: int = 0,
+    optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    lr_schedule: Any = "constant",
+    clip_norm: float | None = None,
+    kl_weight: Any = 1.0,
+    free_bits: float = 0.0,
+    valid: Any = None,
+    patience: int | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_every: int | None = None,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    precision: str = "32-true",
+    progress: bool = True,
+) -> Fit:
+    """Fit a model and its guide to data by stochastic variational inference.
+
+    Parameters
+    ----------
+    model
+        A :class:`~vaeppl.Model`, any object with methods ``model`` and ``guide``, or a model
+        function. It is fitted in place. Initial weights still as constructed are drawn again
+        from ``seed``; weights that were trained, loaded or set are where the fit starts.
+    data
+        Named columns: a dict of arrays, a :class:`~vaeppl.data.Data`, a pandas DataFrame, a file
+        (``.npz``, ``.csv``, ``.h5ad``) or the name of a data set. Of data with splits, the train
+        split is fitted and the valid split is held out.
+    guide
+        The guide, where ``model`` is a function. It takes the same columns.
+    estimator
+        A name from :func:`vaeppl.estimators.available`, or a ``pyro.infer.ELBO``.
+    num_particles
+        Draws from the guide for each row and step.
+    epochs
+        Passes over the data.
+    batch_size
+        Rows in a minibatch, over all devices; at most 128 if not given.
+    seed
+        Fixes initial weights, order of rows and draws: the same seed gives the same numbers on
+        the same machine. The caller's random state is left as it was.
+    optimizer, lr, weight_decay
+        ``"adam"``, ``"adamw"``, ``"sgd"``, or a function from a list of parameters to a
+        ``torch.optim.Optimizer`` (then ``lr`` and ``weight_decay`` are its own).
+    lr_schedule
+        A factor on the learning rate: ``"constant"``, ``"cosine"``, ``"linear"`` or a
+        :class:`~vaeppl.training.schedules.Schedule`.
+    clip_norm
+        Largest norm of the gradient of the ELBO *per row*.
+    kl_weight
+        Weight β of the KL in the objective, a number or a schedule:
+        ``schedules.Linear(0, 1, share=0.3)`` anneals it. The ELBO reported is never weighted.
+    free_bits
+        Nats that each latent dimension may cost at no loss.
+    valid
+        Held-out rows: data of the same columns, or a share of the rows to hold out (by seed).
+        ``None``: the valid split of the data, if they have one; ``False``: none.
+    patience
+        Stop after this many epochs without a rise of the held-out ELBO, and return to the best
+        weights. ``None``: never.
+    out
+        Folder for the run: config.json, history.csv, weights and checkpoints. ``None``: nothing
+        is written.
+    resume
+        Go on where a killed run in ``out`` was, with the very numbers that it would have given.
+        Starts from the beginning where there is nothing yet.
+    checkpoint_every
+        Epochs between checkpoints; ``None``: whenever 20 seconds have passed.
+    accelerator, devices, precision
+        As in Lightning Fabric: ``"cpu"``, ``"gpu"``, ``"auto"``; how many; ``"32-true"``,
+        ``"bf16-mixed"``, ….
+    progress
+        Show epochs, ELBO, reconstruction and KL while it runs.
+
+    Returns
+    -------
+    Fit
+        The fitted model, its history, and what can be asked of it. Ctrl-C ends the fit early and
+        returns what there is.
+
+    Raises
+    ------
+    ColumnError, StoryError
+        Before training: data or model are not as they should be.
+    CheckpointError
+        ``out`` holds a run already and ``resume`` is false, or that run differs from this one.
+    NonFiniteELBO
+        The ELBO became NaN or infinite.
+
+    Examples
+    --------
+    >>> import vaeppl, torch
+    >>> from vaeppl.models import VAE
+    >>> x = (torch.rand(200, 12) < 0.3).float()
+    >>> run = vaeppl.fit(VAE(12, 2, hidden=(16,)), {"x": x}, epochs=2, seed=0, progress=False)
+    >>> list(run.history.columns[:4])
+    ['step', 'elbo', 'reconstruction', 'kl']
+    """
+    pair = as_pair(model, guide)
+    train, held_out = _split(data, valid, seed)
+    if epochs < 1:
+        raise ValueError(f"epochs is at least 1; given {epochs}")
+    if patience is not None and held_out is None:
+        raise ColumnError(
+            "patience needs held-out rows: give valid=0.1, or data with a valid split"
+        )
+    batch_size = min(128, len(train)) if batch_size is None else batch_size
+    checks.check(pair, train, batch_size=batch_size)
+    if held_out is not None:
+        checks.check(pair, held_out)
+    options = {"free_bits": free_bits} if free_bits else {}
+    elbo = estimators.get(estimator, **_particles(estimator, num_particles), **options)
+    beta, factor = schedules.get(kl_weight), schedules.get(lr_schedule)
+    check_weights(elbo, beta, free_bits)
+    settings = Settings(
+        estimator=estimator if isinstance(estimator, str) else type(estimator).__name__,
+        num_particles=elbo.num_particles,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        optimizer=optimizer if isinstance(optimizer, str) else "custom",
+        lr=lr,
+        weight_decay=weight_decay,
+        lr_schedule=to_config(factor),
+        clip_norm=clip_norm,
+        kl_weight=to_config(beta),
+        free_bits=free_bits,
+        patience=patience,
+        precision=precision,
+    )
+    config = {
+        "vaeppl": __version__,
+        "model": describe_model(pair),
+        "data": describe_data(train, data),
+        "settings": asdict(settings),
+    }
+    folder = None if out is None else RunFolder(Path(out))
+    goes_on = folder is not None and _can_resume(folder, config, resume)
+    with ExitStack() as stack:
+        stack.enter_context(seeded(seed))
+        fabric = _fabric(accelerator, devices, precision)
+        _initialise(pair, train, seed)
+        trainer = Trainer(
+            fabric=fabric,
+            pair=pair,
+            estimator=elbo,
+            optimizer=make_optimizer(
+                optimizer, [p for p in pair.parameters() if p.requires_grad], lr, weight_decay
+            ),
+            train=_resident(train, pair, fabric.device),
+            valid=None if held_out is None else _resident(held_out, pair, fabric.device),
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            kl_weight=beta,
+            lr_schedule=factor,
+            clip_norm=clip_norm,
+            patience=patience,
+        )
+        if folder is not None:
+            trainer.state = _restore(folder, trainer) if goes_on else State()
+            if fabric.is_global_zero:
+                folder.write_config(config)
+        bar = ProgressBar(epochs, trainer.state.epoch, enabled=progress and fabric.is_global_zero)
+        _train(trainer, folder, bar, checkpoint_every)
+    result = Fit(pair, trainer.state, config, train=train)
+    if folder is not None and fabric.is_global_zero:
+        result.save(folder.path)
+    bar.close(_last_words(trainer, folder))
+    return result
+
+
+def _particles(estimator: Any, num_particles: int) -> dict[str, int]:
+    if isinstance(estimator, str):
+        return {"num_particles": num_particles}
+    if num_particles not in (1, estimator.num_particles):
+        raise ValueError(
+            f"the estimator given has {estimator.num_particles} particles, but num_particles="
+            f"{num_particles}; give the number to one of them only"
+        )
+    return {}
+
+
+def _split(data: Any, valid: Any, seed: int) -> tuple[Data, Data | None]:
+    """Return the rows to fit and the rows to hold out."""
+    data = as_data(data)
+    if valid is None:
+        return data.train, data.valid if data.has_split("valid") else None
+    if valid is False:
+        return data.train, None
+    if isinstance(valid, float):
+        if not 0 < valid < 1:
+            raise ColumnError(
+                f"valid is a share of the rows between 0 and 1, or data; given {valid}"
+            )
+        parts = data.train.split(valid=valid, test=0, seed=seed)
+        return parts.train, parts.valid
+    return data.train, as_data(valid)
+
+
+def _fabric(accelerator: str, devices: int | str, precision: str) -> Any:
+    from lightning_fabric import Fabric
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*srun.*")  # no matter on a single machine
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def _initialise(pair: Pair, train: Data, seed: int) -> None:
+    """Draw the initial weights by seed, and make the parameters that exist after a first run."""
+    if isinstance(pair.source[0], Model):
+        pair.source[0].draw_initial_weights(derived_seed(seed, 0))
+    first = train.take(torch.arange(min(8, len(train))), device=pair.device)
+    pair.initialise(_as_dtype(pair.batch(first), pair))
+    if not any(p.requires_grad for p in pair.parameters()):
+        raise checks.StoryError(f"{pair.name} has no parameter that could be fitted")
+
+
+def _as_dtype(batch: dict[str, torch.Tensor], pair: Pair) -> dict[str, torch.Tensor]:
+    return {k: v.to(pair.dtype) if v.is_floating_point() else v for k, v in batch.items()}
+
+
+def _resident(data: Data, pair: Pair, device: torch.device) -> Data:
+    """Return the pair's columns on the device, in the floating type of its parameters."""
+    return data.columns(*[c for c in pair.columns if c in data]).to(device, dtype=pair.dtype)
+
+
+def _train(trainer: Trainer, folder: RunFolder | None, bar: ProgressBar, every: int | None) -> None:
+    """Run the epochs, showing and checkpointing them; Ctrl-C keeps the fit so far."""
+    saved = time.monotonic()
+    try:
+        for record in trainer.run():
+            bar.update(record)
+            epoch, now = int(record["epoch"]), time.monotonic()
+            due = now - saved > SECONDS_BETWEEN_CHECKPOINTS if every is None else epoch % every == 0
+            if (
+                folder is not None
+                and trainer.fabric.is_global_zero
+                and (due or epoch == trainer.epochs)
+            ):
+                _checkpoint(folder, trainer)
+                saved = now
+    except KeyboardInterrupt:
+        trainer.state.stopped = "interrupted"
+    if not trainer.state.stopped:
+        trainer.state.stopped = "finished"
+    if trainer.state.best_weights and trainer.state.stopped != "interrupted":
+        trainer.pair.load_state_dict(trainer.state.best_weights)
+    trainer.pair.eval()
+
+
+def _checkpoint(folder: RunFolder, trainer: Trainer) -> None:
+    state = trainer.state
+    optimizer, groups = checkpoint.optimizer_tensors(trainer.optimizer)
+    tensors = {f"weights/{k}": v for k, v in trainer.pair.state_dict().items()}
+    tensors |= {f"best/{k}": v for k, v in state.best_weights.items()}
+    tensors |= {f"optimizer/{k}": v for k, v in optimizer.items()}
+    meta = {
+        "epoch": state.epoch,
+        "step": state.step,
+        "history": state.history,
+        "best": [state.best_elbo if state.best_epoch else None, state.best_epoch],
+        "stopped": state.stopped,
+        "optimizer": groups,
+    }
+    checkpoint.write(folder.checkpoints, state.epoch, tensors, meta)
+
+
+def _restore(folder: RunFolder, trainer: Trainer) -> State:
+    """Put parameters and optimiser where the checkpoint left them."""
+    tensors, meta = checkpoint.read(folder.checkpoints)
+
+    def part(prefix: str) -> dict[str, torch.Tensor]:
+        return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+    trainer.pair.load_state_dict(part("weights/"))
+    checkpoint.restore_optimizer(trainer.optimizer, part("optimizer/"), meta["optimizer"])
+    best, best_epoch = meta["best"]
+    return State(
+        epoch=meta["epoch"],
+        step=meta["step"],
+        history=meta["history"],
+        best_elbo=-float("inf") if best is None else best,
+        best_epoch=best_epoch,
+        best_weights=part("best/"),
+        stopped="early" if meta["stopped"] == "early" else "",
+    )
+
+
+def _can_resume(folder: RunFolder, config: dict[str, Any], resume: bool) -> bool:
+    """Tell whether there is a run to go on with; refuse to touch one that is another."""
+    if not folder.exists():
+        return False
+    if not resume:
+        raise CheckpointError(
+            f"{folder.path} holds a run already; pass resume=True to go on with it, or give "
+            "another folder as out="
+        )
+    there = folder.read_config()
+    for part in ("vaeppl", "model", "data", "settings"):
+        _compare(part, there.get(part), config[part], folder.path)
+    return checkpoint.has_checkpoint(folder.checkpoints)
+
+
+def _compare(path: str, there: Any, here: Any, folder: Path) -> None:
+    """Raise at the first entry in which two configurations differ."""
+    if path == "settings.epochs":  # a run may be made longer
+        return
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in [*here, *(there.keys() - here.keys())]:
+            _compare(f"{path}.{key}", there.get(key), here.get(key), folder)
+    elif there != _through_json(here):
+        raise CheckpointError(
+            f"the run in {folder} cannot be resumed: its {path} is {there!r}, now it is {here!r}. "
+            "Call fit as then, or give another folder as out="
+        )
+
+
+def _through_json(value: Any) -> Any:
+    return [_through_json(v) for v in value] if isinstance(value, tuple) else value
+
+
+def describe_model(pair: Pair) -> dict[str, Any]:
+    """Return what is written about the model: how to build it, or at least its name and shapes."""
+    shapes = {k: list(p.shape) for k, p in pair.named_parameters() if not k.startswith("stored")}
+    return {"name": pair.name, "config": _model_config(pair), "parameters": shapes}
+
+
+def _model_config(pair: Pair) -> Any:
+    try:
+        return to_config(pair.source[0])
+    except TypeError:
+        return {"opaque": pair.name}
+
+
+def describe_data(train: Data, source: Any) -> dict[str, Any]:
+    """Return what is written about the data: where they came from, and their fingerprint."""
+    named = str(source) if isinstance(source, (str, Path)) else None
+    return {
+        "name": train.name,
+        "source": named,
+        "rows": len(train),
+        "fingerprint": train.fingerprint(),
+    }
+
+
+def _last_words(trainer: Trainer, folder: RunFolder | None) -> str:
+    state = trainer.state
+    why = {
+        "early": f"stopped early: best held-out ELBO at epoch {state.best_epoch}",
+        "interrupted": f"interrupted after {state.epoch} epochs; the fit so far is kept",
+    }.get(state.stopped, f"fitted in {seconds_of(state.history)}")
+    return f"{why}; run in {folder.path}" if folder is not None else why
