@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import checks as checks
     from . import data as data
+    from . import errors as errors
     from . import estimators as estimators
     from . import guides as guides
     from . import likelihoods as likelihoods
@@ -51,7 +53,7 @@ _HOME = {
     "to_arviz": "reading.export",
 }
 _MODULES = (
-    "data", "estimators", "guides", "likelihoods", "models", "nets", "plots", "priors"
+    "checks", "data", "errors", "estimators", "guides", "likelihoods", "models", "nets", "plots", "priors"
 )  # fmt: skip
 
 __all__ = [*_HOME, *_MODULES, "__version__"]

@@ -30,6 +30,7 @@ class Configurable:
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Note the arguments, before the constructor runs."""
         self = super().__new__(cls)
         # nn.Module is not initialised yet, so its __setattr__ must not see this.
         self.__dict__["_constructor_arguments"] = (args, kwargs)
@@ -45,6 +46,8 @@ class Configurable:
         for name, parameter in signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 arguments.update(arguments.pop(name, {}))
+            elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                arguments.pop(name, None)  # a constructor of torch's own, which takes nothing
         return arguments
 
 

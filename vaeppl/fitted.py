@@ -155,7 +155,7 @@ class Fit:
         return export.to_arviz(self, self._rows(data), **options)
 
     def _rows(self, data: Any) -> Any:
-        """The rows given, or those that were fitted."""
+        """Return the rows given, or those that were fitted."""
         if data is not None:
             return data
         if self.train is None:
@@ -163,7 +163,9 @@ class Fit:
         return self.train
 
 
-def load(path: str | Path, model: Any = None, guide: Any = None, data: Any = None) -> Fit:
+def load(
+    path: str | Path, model: Any = None, guide: Any = None, data: Any = None, classes: Any = None
+) -> Fit:
     """Read a fit that :meth:`Fit.save`, or ``fit(out=...)``, wrote into a folder.
 
     Nothing is unpickled: the model is built again from config.json, and its weights are read from
@@ -178,6 +180,8 @@ def load(path: str | Path, model: Any = None, guide: Any = None, data: Any = Non
         with networks of the user's: an object of the same class, made with the same arguments.
     data
         A few rows, for functions that make parameters by ``pyro.param`` as they run.
+    classes
+        A user's own classes by their ``"module:Class"`` name, as an alternative to ``model``.
 
     Raises
     ------
@@ -197,7 +201,7 @@ def load(path: str | Path, model: Any = None, guide: Any = None, data: Any = Non
     folder = RunFolder(Path(path))
     config = folder.read_config()
     if model is None:
-        model = _build_model(config, folder)
+        model = _build_model(config, folder, classes)
     pair = as_pair(model, guide)
     tensors = read_tensors(folder.weights)
     if any(name.startswith("stored.") for name in tensors):
@@ -207,14 +211,14 @@ def load(path: str | Path, model: Any = None, guide: Any = None, data: Any = Non
     return Fit(pair, _state(folder, config), config)
 
 
-def _build_model(config: dict[str, Any], folder: RunFolder) -> Any:
+def _build_model(config: dict[str, Any], folder: RunFolder, classes: Any) -> Any:
     described = config.get("model", {}).get("config")
     if opaque := opaque_arguments(described, "model"):
         raise CheckpointError(
             f"the model of {folder.path} was built with what JSON cannot hold: "
             f"{', '.join(opaque)}. Build it as then, and pass it: vaeppl.load(path, model=...)"
         )
-    return build(described)
+    return build(described, classes)
 
 
 def _run_once(pair: Pair, data: Any) -> None:

@@ -100,8 +100,11 @@ class Likelihood(Configurable, nn.Module):
         return self.distribution(*h.chunk(self.params, dim=-1)).to_event(1)
 
     def extra_repr(self) -> str:
-        """Show the constructor's arguments."""
-        return ", ".join(f"{k}={v!r}" for k, v in self.config().items())
+        """Show the constructor's arguments, long lists by their length."""
+        return ", ".join(
+            f"{k}=[{len(v)} values]" if isinstance(v, list) and len(v) > 3 else f"{k}={v!r}"
+            for k, v in self.config().items()
+        )
 
 
 class Bernoulli(Likelihood):
@@ -429,7 +432,7 @@ class MixedColumns(TorchDistribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> constraints.Constraint:
-        """The supports of the parts, side by side."""
+        """Supports of the parts, side by side."""
         bases = [_column_constraint(p.support) for p in self.parts]
         return constraints.independent(constraints.cat(bases, dim=-1, lengths=self.sizes), 1)
 

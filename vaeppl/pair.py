@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -68,7 +69,7 @@ class Pair(nn.Module):
         self.source = (model,) if guide is None else (model, guide)
         story, q = (model.model, model.guide) if guide is None else (model, guide)
         self.columns: tuple[str, ...] = column_names(_function(story))
-        if (theirs := column_names(_function(q))) != self.columns and "kwargs" not in theirs:
+        if not _takes_any(q) and (theirs := column_names(_function(q))) != self.columns:
             raise StoryError(
                 f"model and guide take different columns: the model {self.columns}, "
                 f"the guide {theirs}; give both the same arguments"
@@ -160,6 +161,12 @@ def _name(source: Any) -> str:
 def _function(story: Any) -> Any:
     """Return what carries the signature: an nn.Module's is that of its ``forward``."""
     return story.forward if isinstance(story, nn.Module) else story
+
+
+def _takes_any(story: Any) -> bool:
+    """Tell whether a function takes whatever it is given, as Pyro's own guides do."""
+    parameters = inspect.signature(_function(story)).parameters.values()
+    return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _pyro_managed(model: nn.Module) -> bool:

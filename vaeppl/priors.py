@@ -7,6 +7,7 @@ A prior is a module that is called without arguments and returns a distribution 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -14,8 +15,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from .config import Configurable
+from .errors import unknown_name
 
-__all__ = ["Laplace", "MixtureOfNormals", "Prior", "StandardNormal", "StudentT"]
+__all__ = ["Laplace", "MixtureOfNormals", "Prior", "StandardNormal", "StudentT", "available", "get"]
 
 
 class Prior(Configurable, nn.Module):
@@ -116,3 +118,34 @@ class MixtureOfNormals(Prior):
         """Return the mixture, its component summed out."""
         components = dist.Normal(self.loc, self.log_scale.exp()).to_event(1)
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
+
+
+_NAMED: dict[str, type[Prior]] = {
+    "normal": StandardNormal,
+    "laplace": Laplace,
+    "student_t": StudentT,
+    "mixture": MixtureOfNormals,
+}
+
+
+def available() -> list[str]:
+    """List the names that :func:`get` knows."""
+    return sorted(_NAMED)
+
+
+def get(name: str, *args: Any, **kwargs: Any) -> Prior:
+    """Return a prior by its name, as the command line does.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; the message lists them.
+
+    Examples
+    --------
+    >>> get("mixture", 5).components
+    5
+    """
+    if name not in _NAMED:
+        raise ValueError(unknown_name("prior", name, _NAMED))
+    return _NAMED[name](*args, **kwargs)

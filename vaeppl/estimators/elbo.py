@@ -19,10 +19,11 @@ from typing import Any
 
 import pyro.poutine as poutine
 import torch
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
 from pyro.infer.trace_elbo import _compute_log_r
-from pyro.infer.util import is_validation_enabled
+from pyro.infer.util import get_plate_stacks, is_validation_enabled
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
@@ -72,8 +73,10 @@ class ELBO(Trace_ELBO):
     -----
     The exact KL of a site given its parents is valid when every latent that precedes it in the
     model is drawn before it in the guide too; a bottom-up guide of a top-down model breaks this,
-    and then the site's KL is estimated from the draws. Sites that cannot be reparametrised get
-    the score-function estimator of Pyro.
+    and then the site's KL is estimated from the draws. So it is where model and guide scale or
+    mask the site differently: each log-probability then has its own weight, as in Pyro. Sites that
+    cannot be reparametrised get the score-function estimator of Pyro. What the guide draws beside
+    the latents (auxiliary variables, ``pyro.factor``) is a part of log q, and so of the KL.
 
     Examples
     --------
@@ -146,15 +149,17 @@ class ELBO(Trace_ELBO):
         guide_trace = prune_subsample_sites(guide_trace)
         model_trace = prune_subsample_sites(model_trace)
         if is_validation_enabled():
-            for site in (*sample_sites(guide_trace), *sample_sites(model_trace)):
-                check_site_shape(site, self.max_plate_nesting)
+            for trace in (guide_trace, model_trace):
+                trace.compute_log_prob()
+                for site in sample_sites(trace):
+                    check_site_shape(site, self.max_plate_nesting)
         return model_trace, guide_trace
 
     # --- one particle (or all of them, in a plate) ---
 
     def _particle_loss(self, model_trace: Any, guide_trace: Any) -> Tensor:
-        latents = [s for s in sample_sites(guide_trace) if not s["is_observed"]]
-        if not all(s["fn"].has_rsample for s in latents):
+        _check_drawn(model_trace, guide_trace)
+        if not all(s["fn"].has_rsample for s in sample_sites(guide_trace)):
             return self._score_function_loss(model_trace, guide_trace)
         objective: Any = 0.0
         for site in sample_sites(model_trace):
@@ -162,29 +167,31 @@ class ELBO(Trace_ELBO):
                 term = log_prob_sum(site)
                 self._note("reconstruction", term, site)
                 objective = objective + term
-        for q_site in sample_sites(guide_trace):
-            if q_site["is_observed"]:
-                objective = objective - log_prob_sum(q_site)
         exact = exact_kl_sites(model_trace, guide_trace) if self.analytic_kl else set()
-        for q_site in latents:
-            name = q_site["name"]
-            p_site = model_trace.nodes.get(name)
-            kl, by_dim = kl_terms(p_site, q_site, name in exact)
-            self._note("kl", _total(kl, q_site), q_site)
-            objective = objective - self._weighted(kl, by_dim, q_site)
+        for q_site in sample_sites(guide_trace):
+            p_site = _counterpart(q_site, model_trace)
+            if p_site is not None and not _same_weights(p_site, q_site):
+                total = log_prob_sum(q_site) - log_prob_sum(p_site)
+                weighted = self.kl_weight * total
+            else:
+                kl, by_dim = kl_terms(p_site, q_site, q_site["name"] in exact)
+                total = _total(kl, q_site)
+                spared = self.free_bits > 0 and p_site is not None and _is_local(q_site)
+                weighted = self.kl_weight * (self._spare(kl, by_dim, q_site) if spared else total)
+            self._note("kl", total, q_site)
+            objective = objective - weighted
         return -objective
 
-    def _weighted(self, kl: Tensor, by_dim: Tensor | None, site: Site) -> Tensor:
-        """Return β Σ_j max(λ, KL_j), summed over the full data."""
-        if not self.free_bits or not _is_local(site):
-            return self.kl_weight * _total(kl, site)
+    def _spare(self, kl: Tensor, by_dim: Tensor | None, site: Site) -> Tensor:
+        """Return Σ_j max(λ, KL_j), KL_j being the mean over the rows, for all the full data."""
+        weight = scale_and_mask(torch.ones_like(kl), site["scale"], site["mask"])
         terms = kl.unsqueeze(-1) if by_dim is None else by_dim
-        mask = site["mask"]
-        weight = torch.ones_like(kl) if mask is None else torch.ones_like(kl) * mask
-        count = weight.sum()
-        batch_dims = tuple(range(kl.ndim))
-        means = (terms * weight.unsqueeze(-1)).sum(batch_dims) / count.clamp(min=1.0)
-        return self.kl_weight * count * site["scale"] * means.clamp(min=self.free_bits).sum()
+        # Not a product alone: what is masked may be NaN.
+        terms = torch.where(weight.unsqueeze(-1) > 0, terms * weight.unsqueeze(-1), 0.0)
+        rows = weight.sum()
+        tiny = torch.finfo(rows.dtype).tiny
+        means = terms.sum(tuple(range(kl.ndim))) / rows.clamp(min=tiny)
+        return rows * means.clamp(min=self.free_bits).sum()
 
     def _score_function_loss(self, model_trace: Any, guide_trace: Any) -> Tensor:
         """Pyro's surrogate, for guides with sites that cannot be reparametrised."""
@@ -198,7 +205,7 @@ class ELBO(Trace_ELBO):
             if site["is_observed"]:
                 self._note("reconstruction", site["log_prob_sum"], site)
         for q_site in sample_sites(guide_trace):
-            p_site = model_trace.nodes.get(q_site["name"])
+            p_site = _counterpart(q_site, model_trace)
             log_p = 0.0 if p_site is None else p_site["log_prob_sum"]
             self._note("kl", q_site["log_prob_sum"] - log_p, q_site)
             _weigh(q_site, self.kl_weight)
@@ -230,6 +237,35 @@ def log_prob_sum(site: Site) -> Tensor:
     """Return log p of a site, scaled and masked, summed over the batch."""
     log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     return scale_and_mask(log_p, site["scale"], site["mask"]).sum()
+
+
+def _counterpart(q_site: Site, model_trace: Any) -> Site | None:
+    """Return the model's site of a latent; ``None`` for what the guide alone has."""
+    return None if q_site["is_observed"] else model_trace.nodes.get(q_site["name"])
+
+
+def _check_drawn(model_trace: Any, guide_trace: Any) -> None:
+    """Refuse a latent of the model that the guide does not draw: its ELBO would have no meaning."""
+    for site in sample_sites(model_trace):
+        if not site["is_observed"] and site["name"] not in guide_trace.nodes:
+            raise StoryError(
+                f"site {site['name']!r} is latent in the model, but the guide does not draw it; "
+                "draw it there, or sum it out with pyro.infer.config_enumerate and "
+                "estimator='trace_enum_elbo'"
+            )
+
+
+def _same_weights(p_site: Site, q_site: Site) -> bool:
+    """Tell whether model and guide scale and mask a latent alike."""
+    return all(_alike(p_site[what], q_site[what]) for what in ("scale", "mask"))
+
+
+def _alike(p: Any, q: Any) -> bool:
+    if isinstance(p, Tensor) and isinstance(q, Tensor):
+        # Values are compared only where time does not matter: on a GPU a comparison waits.
+        same = p.shape == q.shape
+        return p is q or (same and (not is_validation_enabled() or torch.equal(p, q)))
+    return not isinstance(p, Tensor) and not isinstance(q, Tensor) and p == q
 
 
 def _is_local(site: Site) -> bool:
@@ -270,7 +306,8 @@ def kl_terms(p_site: Site | None, q_site: Site, exact: bool) -> tuple[Tensor, Te
 
 def _kl(p: Any, q: Any, value: Tensor, exact: bool) -> Tensor:
     """KL(q || p), exactly if that is wanted and known, else log q - log p at the draw."""
-    if exact:
+    # Of a point mass the draw is exact, and Pyro's closed form forgets its log_density.
+    if exact and not isinstance(getattr(q, "base_dist", q), Delta):
         try:
             kl: Tensor = kl_divergence(q, p)
             return kl.expand(q.batch_shape)
@@ -296,6 +333,10 @@ def _surrogate_loss(model_trace: Any, guide_trace: Any) -> Tensor:
     value: Any = 0.0
     surrogate: Any = 0.0
     log_r = _compute_log_r(model_trace, guide_trace)
+    stacks = get_plate_stacks(guide_trace)
+    for site in sample_sites(guide_trace):
+        if _counterpart(site, model_trace) is None:  # Pyro leaves these out of the weights
+            log_r.add((stacks[site["name"]], -site["log_prob"].detach()))
     for site in sample_sites(model_trace):
         value = value + site["log_prob_sum"].detach()
         surrogate = surrogate + site["log_prob_sum"]

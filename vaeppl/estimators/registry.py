@@ -77,7 +77,8 @@ def get(estimator: str | pyro.infer.ELBO, **options: Any) -> pyro.infer.ELBO:
     Raises
     ------
     ValueError
-        If there is none of that name, or it has no such option.
+        If there is none of that name, or it has no such option, or an estimator is given together
+        with options.
 
     Examples
     --------
@@ -85,6 +86,11 @@ def get(estimator: str | pyro.infer.ELBO, **options: Any) -> pyro.infer.ELBO:
     5
     """
     if isinstance(estimator, pyro.infer.ELBO):
+        if options:
+            raise ValueError(
+                f"the {type(estimator).__name__} given has its options already: "
+                f"give {', '.join(options)} to its constructor"
+            )
         return estimator
     about(estimator)
     try:

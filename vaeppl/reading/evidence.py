@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -204,14 +205,23 @@ def log_weights(pair: Pair, batch: Batch, num_particles: int) -> Tensor:
     Must be called with the pair active. Terms of latents outside the plate of rows are left out.
     """
     depth = tracing.plate_depth(pair, batch)
-    parts = []
-    for start in range(0, num_particles, PARTICLES_AT_ONCE):
-        size = min(PARTICLES_AT_ONCE, num_particles - start)
-        parts.append(_log_weights_at_once(pair, batch, size, depth))
-    return torch.cat(parts)
+    sizes = [PARTICLES_AT_ONCE] * (num_particles // PARTICLES_AT_ONCE)
+    sizes += [rest] if (rest := num_particles % PARTICLES_AT_ONCE) else []
+    try:
+        return torch.cat([_log_weights_at_once(pair, batch, size, depth) for size in sizes])
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, StoryError):
+            raise
+        singles = [_log_weights_at_once(pair, batch, None, depth) for _ in range(num_particles)]
+        warnings.warn(
+            f"{pair.name} does not run for many particles at once ({error}); they were drawn one "
+            "after another, which is slower. Let its networks take any leading dimensions",
+            stacklevel=2,
+        )
+        return torch.cat(singles)
 
 
-def _log_weights_at_once(pair: Pair, batch: Batch, particles: int, depth: int) -> Tensor:
+def _log_weights_at_once(pair: Pair, batch: Batch, particles: int | None, depth: int) -> Tensor:
     rows = len(next(iter(batch.values())))
     guide_trace, model_trace = tracing.particle_traces(pair, batch, particles, depth)
     total: Any = 0.0
@@ -227,7 +237,7 @@ def _log_weights_at_once(pair: Pair, batch: Batch, particles: int, depth: int) -
             _check_latent(site, model_trace, guide_trace)
             log_p = tracing.row_term(tracing.site_log_prob(site), site, rows, depth)
             total = total + sign * log_p
-    return total.expand(particles, rows)
+    return total.expand(particles or 1, rows)
 
 
 def _check_latent(site: Any, model_trace: Any, guide_trace: Any) -> None:

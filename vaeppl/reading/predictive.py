@@ -8,10 +8,11 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from ..data import as_data
+from ..data import Data, as_data
 from ..estimators.elbo import sample_sites
 from ..likelihoods import centre
 from ..pair import Batch, Pair, as_pair
+from ..training.seeds import derived_seed
 from . import tracing
 
 __all__ = [
@@ -73,11 +74,11 @@ def sample(
         if len(fixed) != num_rows:
             raise ValueError(f"`given` has {len(fixed)} rows, but num_rows={num_rows}")
         columns = tracing.resident(pair, fixed).take(torch.arange(num_rows))
-    data = data if data is not None else getattr(source, "train", None)
+    if data is None and isinstance(fitted := getattr(source, "train", None), Data):
+        data = fitted
+    outside = {} if data is None else _global_draws(pair, data, seed)
     with tracing.quiet(pair, seed=seed, draw=num_rows):
-        story = pair.model
-        if data is not None and (fixed_globals := _global_draws(pair, data)):
-            story = poutine.condition(story, data=fixed_globals)
+        story = poutine.condition(pair.model, data=outside) if outside else pair.model
         absent = {c: None for c in pair.columns if c not in columns}
         trace = poutine.trace(story).get_trace(**columns, **absent)
     return {s["name"]: s["value"] for s in sample_sites(trace) if _is_variable(s)}
@@ -87,11 +88,13 @@ def _is_variable(site: dict[str, Any]) -> bool:
     return type(site["fn"]).__name__ != "_Subsample"
 
 
-def _global_draws(pair: Pair, data: Any) -> dict[str, Tensor]:
+def _global_draws(pair: Pair, data: Any, seed: int) -> dict[str, Tensor]:
     """Draw the latents outside the plate of rows from the guide, given a few rows."""
     rows = tracing.resident(pair, data)
     few = rows.take(torch.arange(min(8, len(rows))))
-    trace = poutine.trace(pair.guide).get_trace(**few)
+    # A stream of its own, so that they are independent of the draws of the rows.
+    with tracing.quiet(pair, len(rows), seed=derived_seed(seed, 1)):
+        trace = poutine.trace(pair.guide).get_trace(**few)
     return {
         s["name"]: s["value"]
         for s in sample_sites(trace)

@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ..data import Data, as_data, minibatches
@@ -74,24 +75,27 @@ def plate_depth(pair: Pair, batch: Batch) -> int:
     return max(dims, default=0)
 
 
-def particle_traces(pair: Pair, batch: Batch, num_particles: int, depth: int) -> tuple[Any, Any]:
+def particle_traces(
+    pair: Pair, batch: Batch, num_particles: int | None, depth: int
+) -> tuple[Any, Any]:
     """Trace guide and model with ``num_particles`` draws side by side.
 
     Returns
     -------
     guide_trace, model_trace
-        Batch shapes are ``(num_particles, *plates)``.
+        Batch shapes are ``(num_particles, *plates)``; with ``None``, one draw and no such dimension.
     """
 
     def many(story: Callable[..., Any]) -> Callable[..., Any]:
+        if num_particles is None:
+            return story
         plated: Callable[..., Any] = pyro.plate(PARTICLES, num_particles, dim=-depth - 1)(story)
         return plated
 
     guide_trace = poutine.trace(many(pair.guide)).get_trace(**batch)
-    model_trace = poutine.trace(many(poutine.replay(pair.model, trace=guide_trace))).get_trace(
-        **batch
-    )
-    return guide_trace, model_trace
+    replayed = poutine.replay(pair.model, trace=guide_trace)
+    model_trace = poutine.trace(many(replayed)).get_trace(**batch)
+    return prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
 
 
 def rows_frame(site: dict[str, Any], rows: int) -> Any:

@@ -14,6 +14,7 @@ import pyro.infer
 import torch
 
 from .. import __version__, checks, estimators
+from ..catalogue import source_of
 from ..config import to_config
 from ..data import Data, as_data
 from ..errors import CheckpointError, ColumnError
@@ -389,7 +390,9 @@ def _through_json(value: Any) -> Any:
 def describe_model(pair: Pair) -> dict[str, Any]:
     """Return what is written about the model: how to build it, or at least its name and shapes."""
     shapes = {k: list(p.shape) for k, p in pair.named_parameters() if not k.startswith("stored")}
-    return {"name": pair.name, "config": _model_config(pair), "parameters": shapes}
+    described = {"name": pair.name, "config": _model_config(pair), "parameters": shapes}
+    source = source_of(type(pair.source[0])) if isinstance(pair.source[0], Model) else None
+    return described if source is None else {**described, "source": source}
 
 
 def _model_config(pair: Pair) -> Any:

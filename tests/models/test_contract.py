@@ -1,0 +1,138 @@
+"""What every model of the zoo must do, written once."""
+
+import math
+
+import pyro
+import pyro.poutine as poutine
+import pytest
+import torch
+
+import vaeppl
+from vaeppl import likelihoods, priors
+from vaeppl.catalogue import entries
+from vaeppl.models import VAE
+from vaeppl.pair import Pair
+
+
+def small_models():
+    """Return one or more small models of each entry of the catalogue, with rows of data."""
+    binary = {"x": (torch.rand(24, 6) < 0.4).float()}
+    real = {"x": torch.randn(24, 6)}
+    counts = {"x": torch.poisson(3 * torch.rand(24, 6))}
+    mixed = likelihoods.Mixed(
+        [(2, likelihoods.Normal()), (1, likelihoods.Categorical(3)), (3, likelihoods.Poisson())]
+    )
+    table = torch.cat([torch.randn(24, 2), torch.arange(24)[:, None] % 3, counts["x"][:, :3]], 1)
+    small = {"hidden": (8,)}
+    yield "vae", VAE(6, 2, **small), binary
+    for name in ("full_rank", "flow"):
+        yield f"vae-{name}", VAE(6, 2, guide_family=name, **small), binary
+    for name, data in (
+        ("continuous_bernoulli", {"x": torch.rand(24, 6)}),
+        ("normal", real),
+        ("student_t", real),
+        ("poisson", counts),
+        ("negative_binomial", counts),
+    ):
+        yield f"vae-{name}", VAE(6, 2, likelihood=likelihoods.get(name), **small), data
+    yield "vae-mixed", VAE(6, 2, likelihood=mixed, **small), {"x": table}
+    for name in priors.available():
+        yield f"vae-{name}-prior", VAE(6, 2, prior=priors.get(name), **small), binary
+
+
+torch.manual_seed(0)
+MODELS = {name: (model, data) for name, model, data in small_models()}
+pytestmark = pytest.mark.parametrize("name", MODELS)
+
+
+@pytest.fixture(autouse=True)
+def own_param_store():
+    """Plain Pyro, which some of these tests use, fills the global store."""
+    with pyro.get_param_store().scope():
+        yield
+
+
+def test_every_entry_of_the_catalogue_is_covered(name):
+    assert {entry.name for entry in entries()} <= {key.split("-")[0] for key in MODELS}
+
+
+def test_sites_match_and_bear_the_names_of_columns(name):
+    model, data = MODELS[name]
+    guide = poutine.trace(model.guide).get_trace(**data)
+    trace = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(**data)
+    sampled = {n for n, s in trace.nodes.items() if s["type"] == "sample"}
+    observed = {n for n in sampled if trace.nodes[n]["is_observed"]}
+    latent = {n for n, s in guide.nodes.items() if s["type"] == "sample"}
+    assert observed <= set(model.columns)
+    assert latent == sampled - observed
+    assert all(trace.nodes[n]["cond_indep_stack"] for n in observed)
+
+
+def test_rows_do_not_leak_into_each_other(name):
+    model, data = MODELS[name]
+    pair = Pair(model)
+
+    def log_prob(columns):
+        with pair.active(), torch.no_grad():
+            torch.manual_seed(0)
+            guide = poutine.trace(pair.guide).get_trace(**columns)
+            trace = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(**columns)
+            trace.compute_log_prob()
+            return sum(s["log_prob"] for s in trace.nodes.values() if s["type"] == "sample")
+
+    other = {c: torch.cat([v[:-1], v[:1]]) for c, v in data.items()}
+    first, second = log_prob(data), log_prob(other)
+    assert torch.allclose(first[:-1], second[:-1], atol=1e-5)
+
+
+def test_gradients_are_finite_and_reach_every_parameter(name):
+    model, data = MODELS[name]
+    pair = Pair(model)
+    elbo = vaeppl.estimators.ELBO(num_particles=2)
+    with pair.active(100):
+        elbo.differentiable_loss(pair.model, pair.guide, **data).backward()
+    for parameter_name, parameter in pair.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        parameter.grad = None
+
+
+def test_sampling_scoring_and_reading_have_the_right_shapes(name):
+    model, data = MODELS[name]
+    draws = vaeppl.sample(model, 7)
+    assert draws["x"].shape == (7, 6)
+    assert vaeppl.reconstruct(model, data)["x"].shape == (24, 6)
+    assert vaeppl.posterior_predictive(model, data, num_samples=2)["x"].shape == (2, 24, 6)
+    latents = vaeppl.encode(model, data)
+    assert all(v.shape[0] == 24 and v.isfinite().all() for v in latents.values())
+
+
+def test_draws_from_the_model_are_data_that_it_accepts(name):
+    model, _ = MODELS[name]
+    vaeppl.checks.check(Pair(model), vaeppl.data.Data({"x": vaeppl.sample(model, 50)["x"]}))
+
+
+def test_the_evidence_lies_above_the_elbo(name):
+    model, data = MODELS[name]
+    report = vaeppl.evidence(model, data, num_particles=200)
+    assert (report.rows["log_evidence"] >= report.rows["elbo"] - 1e-6).all()
+    bound = vaeppl.elbo(model, data, num_particles=200)
+    assert report.rows["elbo"].mean() == pytest.approx(bound.mean, abs=0.5)
+    assert math.isclose(bound.mean, bound.reconstruction - bound.kl, abs_tol=1e-4)
+
+
+def test_a_fit_saves_and_loads(name, tmp_path):
+    model, data = MODELS[name]
+    fit = vaeppl.fit(model, data, epochs=1, batch_size=10, progress=False, out=tmp_path / "run")
+    again = vaeppl.load(tmp_path / "run")
+    assert torch.equal(again.sample(5)["x"], fit.sample(5)["x"])
+    assert again.history.equals(fit.history) or again.history.round(6).equals(fit.history.round(6))
+    assert dict(pyro.get_param_store().items()) == {}
+
+
+def test_plain_pyro_can_fit_it(name):
+    model, data = MODELS[name]
+    svi = pyro.infer.SVI(
+        model.model, model.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO()
+    )
+    assert math.isfinite(svi.step(**data))

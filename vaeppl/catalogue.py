@@ -1,0 +1,177 @@
+"""Finding a model by name, or in a user's own file, and building it for some data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from . import likelihoods
+from .data import Data
+from .errors import StoryError, unknown_name
+from .likelihoods import Likelihood
+from .model import Model
+
+__all__ = ["build_for", "entries", "find", "likelihood_for", "source_of"]
+
+
+def entries() -> tuple[Any, ...]:
+    """Return the lines of the zoo's catalogue: name, class, story, source."""
+    found: tuple[Any, ...] = importlib.import_module("vaeppl.models").CATALOGUE
+    return found
+
+
+def find(reference: str) -> type[Model]:
+    """Return a model's class by name (``"vae"``), or from a file (``"my_story.py:MyVAE"``).
+
+    Parameters
+    ----------
+    reference
+        A name of the catalogue, or the path of a Python file with the class after a colon (the
+        class may be left out if the file has only one). The file is run.
+
+    Raises
+    ------
+    StoryError
+        There is no such model; the message lists those there are.
+    """
+    path, _, class_name = reference.rpartition(":") if ".py:" in reference else (reference, "", "")
+    if path.endswith(".py"):
+        return _class_in(_run_file(Path(path)), class_name, path)
+    known = {e.name: e.class_name for e in entries()}
+    lower = {**{n: n for n in known}, **{c.lower(): n for n, c in known.items()}}
+    if reference.lower() not in lower:
+        raise StoryError(unknown_name("model", reference, known))
+    name = lower[reference.lower()]
+    found: type[Model] = getattr(importlib.import_module(f"vaeppl.models.{name}"), known[name])
+    return found
+
+
+def _run_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise StoryError(f"there is no file {path}; give the path of a model's Python file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise StoryError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _class_in(module: ModuleType, name: str, path: str) -> type[Model]:
+    own = {
+        k: v
+        for k, v in vars(module).items()
+        if inspect.isclass(v) and issubclass(v, Model) and v.__module__ == module.__name__
+    }
+    if not name and len(own) == 1:
+        return next(iter(own.values()))
+    if name not in own:
+        what = unknown_name("class", name, own) if name else f"say which of {sorted(own)} to take"
+        raise StoryError(f"{path} holds {len(own)} models (classes of vaeppl.Model): {what}")
+    return own[name]
+
+
+def source_of(cls: type) -> dict[str, str] | None:
+    """Return path and sha256 of the file that defines a user's class; ``None`` for vaeppl's own."""
+    if cls.__module__.startswith("vaeppl."):
+        return None
+    try:
+        path = Path(inspect.getsourcefile(cls) or "").resolve()
+        content = path.read_bytes()
+    except (TypeError, OSError):
+        return None
+    return {"file": str(path), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def build_for(cls: type[Model], data: Data, arguments: Mapping[str, Any] | None = None) -> Model:
+    """Build a model for some data.
+
+    An argument ``<column>_dim`` that is not given is the width of that column; a ``likelihood``
+    that is not given is chosen by :func:`likelihood_for`.
+
+    Parameters
+    ----------
+    cls
+        The model's class.
+    data
+        The rows that it will be fitted to.
+    arguments
+        Other arguments of the constructor.
+
+    Examples
+    --------
+    >>> import vaeppl
+    >>> build_for(find("vae"), vaeppl.data.load("digits"), {"latent_dim": 2}).likelihood
+    Binomial(total_count=16)
+    """
+    arguments = dict(arguments or {})
+    parameters = inspect.signature(cls.__init__).parameters
+    unknown = arguments.keys() - parameters.keys()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if unknown and not takes_any:
+        known = [p for p in parameters if p != "self"]
+        raise StoryError(unknown_name(f"argument of {cls.__name__}", unknown.pop(), known))
+    for name in parameters:
+        column = name.removesuffix("_dim")
+        if name.endswith("_dim") and column in data and name not in arguments:
+            arguments[name] = math.prod(data.shape(column))
+    if "likelihood" in parameters and "likelihood" not in arguments and "x" in data:
+        arguments["likelihood"] = likelihood_for(data, "x")
+    return cls(**arguments)
+
+
+def likelihood_for(data: Data, column: str) -> Likelihood:
+    """Choose a likelihood by what a column holds.
+
+    0/1: Bernoulli; counts out of a known total: Binomial; other counts: negative binomial; [0, 1]:
+    continuous Bernoulli; categories: Categorical; other reals: Normal with learnt scale, in the
+    data's own units; columns of several kinds: Mixed.
+
+    Examples
+    --------
+    >>> from vaeppl.data import Data
+    >>> likelihood_for(Data({"x": [[0, 3], [2, 9]]}), "x")
+    NegativeBinomial(dispersion='column')
+    """
+    kind = data.kind(column)
+    fields = data.fields(column)
+    if kind != "mixed":
+        return _one_kind(data, column, kind, slice(None), fields[0])
+    parts = []
+    start = 0
+    for _, group in groupby(fields, key=lambda f: (f.kind, f.levels)):
+        group = list(group)
+        where = slice(start, start + len(group))
+        parts.append((len(group), _one_kind(data, column, group[0].kind, where, group[0])))
+        start += len(group)
+    return likelihoods.Mixed(parts)
+
+
+def _one_kind(data: Data, column: str, kind: str, where: slice, field: Any) -> Likelihood:
+    if kind == "binary":
+        return likelihoods.Bernoulli()
+    if kind == "count":
+        total = getattr(field, "total", None)
+        return likelihoods.Binomial(total) if total else likelihoods.NegativeBinomial()
+    if kind == "unit" and where == slice(None):
+        return likelihoods.ContinuousBernoulli()
+    if kind == "categorical":
+        return likelihoods.Categorical(len(field.levels or ()) or _classes(data, column, where))
+    few = data.take(torch.arange(min(len(data), 10_000)))[column]
+    return likelihoods.Normal.for_data(few[:, where], per_column=True)
+
+
+def _classes(data: Data, column: str, where: slice) -> int:
+    return int(data.take(torch.arange(len(data)))[column][:, where].max()) + 1

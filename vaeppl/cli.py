@@ -1,0 +1,381 @@
+"""The command line: it parses, calls the Python functions and prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .data import Data
+    from .fitted import Fit
+
+app = typer.Typer(
+    help="Variational auto-encoders as generative stories: fit, evaluate and look at them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="An argument of the model, NAME=VALUE, e.g. latent_dim=2."),
+]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option("--data-option", help="An option of the data, NAME=VALUE: binarize=dynamic."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="A model's column from a table's: x=length,mass or y=rings."),
+]
+
+
+@app.command()
+def models() -> None:
+    """List the models of the zoo."""
+    from .catalogue import entries
+
+    table = Table("name", "class", "story", "source")
+    for entry in entries():
+        table.add_row(entry.name, f"vaeppl.models.{entry.class_name}", entry.story, entry.source)
+    console.print(table)
+
+
+@app.command()
+def data() -> None:
+    """List the data sets that can be had by name."""
+    from . import data as vdata
+
+    _print_frame(vdata.describe_sets())
+    console.print(f"Cache: {vdata.cache_dir()} (set VAEPPL_DATA_DIR to move it)", soft_wrap=True)
+
+
+@app.command()
+def fit(
+    model: Annotated[str, typer.Argument(help="A name (see `vaeppl models`), or FILE.py:Class.")],
+    data: Annotated[str, typer.Option(help="A name (see `vaeppl data`), or a file.")] = "digits",
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 100,
+    seed: Annotated[int, typer.Option(help="Fixes weights, order and draws.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; runs/MODEL-DATA if not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Rows in a minibatch.")] = None,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    lr_schedule: Annotated[str, typer.Option(help="constant, cosine or linear.")] = "constant",
+    estimator: Annotated[str, typer.Option(help="Estimator of the ELBO.")] = "elbo",
+    num_particles: Annotated[int, typer.Option(help="Draws for each row and step.")] = 1,
+    kl_weight: Annotated[str, typer.Option(help="A number, or linear (0 to 1).")] = "1.0",
+    free_bits: Annotated[float, typer.Option(help="Nats free for each latent dimension.")] = 0.0,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest norm of a gradient.")] = None,
+    valid: Annotated[
+        float | None, typer.Option(help="Share of rows held out, where data have no splits.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a rise.")
+    ] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(help="Likelihood and its arguments: normal:predicted, binomial:16."),
+    ] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Prior and its arguments: laplace, mixture:20.")
+    ] = None,
+    settings: Settings = None,
+    data_options: DataOptions = None,
+    columns: Columns = None,
+    accelerator: Annotated[str, typer.Option(help="cpu, gpu or auto.")] = "auto",
+    devices: Annotated[int, typer.Option(help="How many devices.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ...")] = "32-true",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Fit a model to data, and write the run into a folder."""
+    from . import catalogue, likelihoods, priors
+    from .training.fit import fit as fit_model
+
+    rows = _load_data(data, data_options, columns)
+    arguments = _pairs(settings)
+    if likelihood is not None:
+        arguments["likelihood"] = _named(likelihoods.get, likelihood)
+    if prior is not None:
+        arguments["prior"] = _named(priors.get, prior)
+    cls = catalogue.find(model)
+    story = catalogue.build_for(cls, rows.train, arguments)
+    if "likelihood" not in arguments and hasattr(story, "likelihood"):
+        console.print(f"likelihood chosen from the data: {story.likelihood}", soft_wrap=True)
+    folder = out or Path("runs") / f"{cls.__name__.lower()}-{Path(data).stem}"
+    result = fit_model(
+        story,
+        rows,
+        epochs=epochs,
+        seed=seed,
+        out=folder,
+        resume=resume,
+        batch_size=batch_size,
+        lr=lr,
+        lr_schedule=lr_schedule,
+        estimator=estimator,
+        num_particles=num_particles,
+        kl_weight=_value(kl_weight),
+        free_bits=free_bits,
+        clip_norm=clip_norm,
+        valid=valid,
+        patience=patience,
+        accelerator=accelerator,
+        devices=devices,
+        precision=precision,
+        progress=not quiet,
+    )
+    console.print(str(result), soft_wrap=True)
+    console.print(f"next: vaeppl evaluate {folder}   vaeppl plot {folder}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    data: Annotated[
+        str | None, typer.Option(help="Other rows to score; those of the run if not given.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, valid, test or all; test if there is one.")
+    ] = None,
+    num_particles: Annotated[int, typer.Option(help="Draws for each row.")] = 500,
+    seed: Annotated[int, typer.Option(help="Fixes the draws.")] = 0,
+    model: Annotated[
+        str | None, typer.Option(help="FILE.py:Class, where the model's file has moved.")
+    ] = None,
+    data_options: DataOptions = None,
+    columns: Columns = None,
+) -> None:
+    """Print ELBO, evidence and active units of a run, and write them into its folder."""
+    from .files import write_json, write_whole
+
+    result, rows = _load_run(run, model, data, data_options, columns)
+    part, name = _part(rows, split)
+    console.print(f"{result} on {len(part)} rows ({name})", soft_wrap=True)
+    elbo = result.elbo(part)
+    evidence = result.evidence(part, num_particles=num_particles, seed=seed, progress=_shows())
+    units = result.active_units(part)
+    table = Table("quantity", "nats per row", "s.e. over rows", "note")
+    table.add_row("log evidence", f"{evidence.mean:.2f}", f"{evidence.se:.2f}",
+                  f"{num_particles} particles, Monte Carlo ± {evidence.mc_se:.2g}")  # fmt: skip
+    table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", "")
+    table.add_row("reconstruction", f"{elbo.reconstruction:.2f}", "", "")
+    table.add_row("KL", f"{elbo.kl:.2f}", "", "")
+    console.print(table)
+    console.print(
+        f"active units: {int(units.active.sum())} of {len(units)}; Pareto k > 0.7 for "
+        f"{evidence.share_unreliable:.1%} of rows",
+        soft_wrap=True,
+    )
+    summary = {
+        "split": name,
+        "rows": len(part),
+        "num_particles": num_particles,
+        "seed": seed,
+        "log_evidence": evidence.mean,
+        "log_evidence_se": evidence.se,
+        "log_evidence_mc_se": evidence.mc_se,
+        "elbo": elbo.mean,
+        "elbo_se": elbo.se,
+        "reconstruction": elbo.reconstruction,
+        "kl": elbo.kl,
+        "active_units": int(units.active.sum()),
+        "latent_units": len(units),
+        "share_pareto_k_above_0.7": evidence.share_unreliable,
+    }
+    write_json(run / "evaluation.json", summary)
+    write_whole(run / "evidence.csv", lambda p: evidence.rows.to_csv(p))
+    console.print(f"written: {run / 'evaluation.json'}, {run / 'evidence.csv'}", soft_wrap=True)
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    data: Annotated[
+        str | None, typer.Option(help="Other rows to draw; those of the run if not given.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, valid, test or all; test if there is one.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="FILE.py:Class, where the model's file has moved.")
+    ] = None,
+    data_options: DataOptions = None,
+    columns: Columns = None,
+) -> None:
+    """Draw the pictures of a run into its folder."""
+    from . import plots
+
+    result, rows = _load_run(run, model, data, data_options, columns)
+    part, _ = _part(rows, split)
+    for path in plots.save_all(result, run / "plots", part):
+        console.print(str(path), soft_wrap=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 200,
+    seed: Annotated[int, typer.Option(help="Fixes weights, order and draws.")] = 0,
+) -> None:
+    """Fit a VAE to real images of digits, estimate its evidence, and draw what it learnt."""
+    import shutil
+
+    from . import plots
+    from .data import load
+    from .likelihoods import Binomial
+    from .models import VAE  # type: ignore[import-not-found]
+    from .training.fit import fit as fit_model
+
+    digits = load("digits").split(valid=0.1, test=0.1, seed=0)
+    console.print(
+        "1797 images of digits, 8 × 8; each pixel counts the ink of a 4 × 4 block, 0 to 16:\n"
+        "  z ~ N(0, I₂),   x | z ~ Binomial(16, sigmoid f(z))",
+        soft_wrap=True,
+    )
+    if (out / "config.json").is_file():
+        shutil.rmtree(out)
+    story = VAE(64, latent_dim=2, likelihood=Binomial(16), hidden=(256, 256))
+    result = fit_model(
+        story, digits, epochs=epochs, seed=seed, lr=2e-3, lr_schedule="cosine", out=out
+    )
+    console.print(str(result.elbo(digits.test)) + " on held-out digits", soft_wrap=True)
+    console.print(str(result.evidence(digits.test, num_particles=1000)), soft_wrap=True)
+    paths = plots.save_all(result, out / "plots", digits.test)
+    console.print(f"pictures: {out / 'plots'}", soft_wrap=True)
+    for path in paths:
+        console.print(f"  {path}", soft_wrap=True)
+
+
+def _load_data(source: str, options: list[str] | None, columns: list[str] | None) -> Data:
+    from .data import as_data
+
+    chosen = {k: _listed(v) for k, v in (_split(c, "--column") for c in columns or [])}
+    return as_data(source, columns=chosen or None, **_pairs(options, "--data-option"))
+
+
+def _load_run(
+    run: Path,
+    model: str | None,
+    data: str | None,
+    options: list[str] | None,
+    columns: list[str] | None,
+) -> tuple[Fit, Data]:
+    """Return a run's fit, and the data it was fitted to or those asked for."""
+    from . import catalogue
+    from .data import as_data
+    from .errors import CheckpointError
+    from .fitted import RunFolder, load
+
+    config = RunFolder(run).read_config()
+    described = config["model"].get("source")
+    classes = None
+    if model is not None or described is not None:
+        cls = catalogue.find(model) if model is not None else _unchanged(described, config)
+        classes = {config["model"]["config"]["class"]: cls}
+    result = load(run, classes=classes)
+    if data is not None:
+        rows = _load_data(data, options, columns)
+    elif config["data"].get("origin"):
+        rows = as_data(**config["data"]["origin"])
+    else:
+        raise CheckpointError(f"{run} does not say where its data came from; give --data")
+    return result, rows
+
+
+def _unchanged(described: dict[str, str], config: dict[str, Any]) -> Any:
+    """Return the class from the file that the run was made with, if that is as it was."""
+    import hashlib
+
+    from . import catalogue
+    from .errors import CheckpointError
+
+    path = Path(described["file"])
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != described["sha256"]:
+        raise CheckpointError(
+            f"the model's file {path} is gone or has changed since the run; say which to take: "
+            f"--model FILE.py:{config['model']['name']}"
+        )
+    return catalogue.find(f"{path}:{config['model']['name']}")
+
+
+def _part(rows: Data, split: str | None) -> tuple[Data, str]:
+    """Return the rows of a split: the test rows if there are any and nothing is asked for."""
+    name = split or ("test" if rows.has_split("test") else "all")
+    return (rows, "all") if name == "all" else (getattr(rows, name), name)
+
+
+def _pairs(settings: list[str] | None, flag: str = "--set") -> dict[str, Any]:
+    return {k: _value(v) for k, v in (_split(s, flag) for s in settings or [])}
+
+
+def _split(text: str, flag: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"{flag} takes NAME=VALUE; given {text!r}")
+    return name.strip(), value.strip()
+
+
+def _listed(text: str) -> str | list[str]:
+    return text.split(",") if "," in text else text
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _named(get: Any, text: str) -> Any:
+    """Build an object from ``name:argument,argument,key=value``."""
+    name, _, rest = text.partition(":")
+    parts = [p for p in rest.split(",") if p]
+    positional = [_value(p) for p in parts if "=" not in p]
+    return get(name, *positional, **_pairs([p for p in parts if "=" in p]))
+
+
+def _shows() -> bool:
+    return sys.stderr.isatty()
+
+
+def _print_frame(frame: pd.DataFrame) -> None:
+    table = Table(*[str(c) for c in frame.columns])
+    for line in frame.itertuples(index=False):
+        table.add_row(*[str(v) for v in line])
+    console.print(table)
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one sentence, not a traceback."""
+    try:
+        app()
+    except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        if "--debug" in sys.argv or not _is_ours(error):
+            raise
+        Console(stderr=True).print(f"[red]error:[/red] {error}", soft_wrap=True, markup=True)
+        sys.exit(1)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether an error was raised by vaeppl itself, rather than deep in a library."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = traceback.tb_frame.f_globals.get("__name__", "") if traceback is not None else ""
+    return str(module).startswith("vaeppl")
+
+
+if __name__ == "__main__":
+    main()
