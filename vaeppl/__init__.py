@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from . import estimators as estimators
     from . import guides as guides
     from . import likelihoods as likelihoods
-    from . import models as models  # type: ignore[attr-defined]
+    from . import models as models
     from . import nets as nets
-    from . import plots as plots  # type: ignore[attr-defined]
+    from . import plots as plots
     from . import priors as priors
     from .fitted import Fit as Fit
     from .fitted import load as load
@@ -53,8 +53,17 @@ _HOME = {
     "to_arviz": "reading.export",
 }
 _MODULES = (
-    "checks", "data", "errors", "estimators", "guides", "likelihoods", "models", "nets", "plots", "priors"
-)  # fmt: skip
+    "checks",
+    "data",
+    "errors",
+    "estimators",
+    "guides",
+    "likelihoods",
+    "models",
+    "nets",
+    "plots",
+    "priors",
+)
 
 __all__ = [*_HOME, *_MODULES, "__version__"]
 

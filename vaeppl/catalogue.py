@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import likelihoods
 from .data import Data
@@ -60,13 +61,30 @@ def find(reference: str) -> type[Model]:
 def _run_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise StoryError(f"there is no file {path}; give the path of a model's Python file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise StoryError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+def _module_name(path: Path) -> str:
+    """Return the file's own name, unless it would hide another module (``random.py``, say)."""
+    name = path.stem.replace(".", "_")
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module that was made by hand
+        return f"{name}_story"
+    origin = None if spec is None else spec.origin
+    own = spec is None or (origin is not None and Path(origin).resolve() == path.resolve())
+    return name if own else f"{name}_story"
 
 
 def _class_in(module: ModuleType, name: str, path: str) -> type[Model]:
@@ -77,6 +95,8 @@ def _class_in(module: ModuleType, name: str, path: str) -> type[Model]:
     }
     if not name and len(own) == 1:
         return next(iter(own.values()))
+    if not own:
+        raise StoryError(f"{path} holds no model: write a class of vaeppl.Model")
     if name not in own:
         what = unknown_name("class", name, own) if name else f"say which of {sorted(own)} to take"
         raise StoryError(f"{path} holds {len(own)} models (classes of vaeppl.Model): {what}")
@@ -151,8 +171,8 @@ def likelihood_for(data: Data, column: str) -> Likelihood:
         return _one_kind(data, column, kind, slice(None), fields[0])
     parts = []
     start = 0
-    for _, group in groupby(fields, key=lambda f: (f.kind, f.levels)):
-        group = list(group)
+    for _, same in groupby(fields, key=lambda f: (f.kind, f.levels)):
+        group = list(same)
         where = slice(start, start + len(group))
         parts.append((len(group), _one_kind(data, column, group[0].kind, where, group[0])))
         start += len(group)
@@ -168,10 +188,17 @@ def _one_kind(data: Data, column: str, kind: str, where: slice, field: Any) -> L
     if kind == "unit" and where == slice(None):
         return likelihoods.ContinuousBernoulli()
     if kind == "categorical":
-        return likelihoods.Categorical(len(field.levels or ()) or _classes(data, column, where))
-    few = data.take(torch.arange(min(len(data), 10_000)))[column]
-    return likelihoods.Normal.for_data(few[:, where], per_column=True)
+        classes = len(field.levels or ()) or _classes(data, column, where)
+        return likelihoods.Categorical(max(2, classes))
+    return likelihoods.Normal.for_data(_entries(data, column, where, 10_000), per_column=True)
 
 
 def _classes(data: Data, column: str, where: slice) -> int:
-    return int(data.take(torch.arange(len(data)))[column][:, where].max()) + 1
+    codes = _entries(data, column, where, len(data))
+    return int(codes[~codes.isnan()].max()) + 1
+
+
+def _entries(data: Data, column: str, where: slice, rows: int) -> Tensor:
+    """Return entries of the first rows of a column, each row as a vector."""
+    few = data.columns(column).take(torch.arange(min(len(data), rows)))[column]
+    return few.reshape(len(few), -1)[:, where]

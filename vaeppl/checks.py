@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Independent, constraints
 
 from .config import Configurable
 from .data import Data
@@ -17,6 +20,7 @@ from .errors import ColumnError, StoryError, unknown_name
 from .likelihoods import MixedColumns
 from .pair import Batch, Pair
 from .reading.tracing import quiet
+from .training.seeds import seeded
 
 __all__ = ["check", "check_batch_size", "check_columns", "check_sites", "check_values"]
 
@@ -45,8 +49,9 @@ def check(pair: Pair, data: Data, *, batch_size: int | None = None) -> None:
     check_columns(pair, data)
     if batch_size is not None:
         check_batch_size(batch_size, len(data))
-    trace = check_sites(pair, data)
-    check_values(pair, data, trace)
+    with seeded(0):  # columns may be drawn as they are read
+        trace = check_sites(pair, data)
+        check_values(pair, data, trace)
 
 
 def check_batch_size(batch_size: int, rows: int) -> None:
@@ -67,7 +72,7 @@ def check_columns(pair: Pair, data: Data) -> None:
         wanted = missing[0]
         raise ColumnError(
             f"{pair.name} takes the columns {', '.join(map(repr, pair.columns))}; "
-            + unknown_name("column", wanted, data.keys()).replace("unknown", "the data have no")
+            + unknown_name("column", wanted, data.keys()).replace("unknown", "the data have no", 1)
             + f". Rename one: data.rename({{'<its name>': {wanted!r}}})"
         )
     for column in present:
@@ -77,8 +82,13 @@ def check_columns(pair: Pair, data: Data) -> None:
 
 
 def _has_no_default(pair: Pair, column: str) -> bool:
-    story = pair.model.forward if isinstance(pair.model, torch.nn.Module) else pair.model
-    return inspect.signature(story).parameters[column].default is inspect.Parameter.empty
+    """Tell whether the model or the guide cannot do without a column."""
+    for story in (pair.model, pair.guide):
+        function = story.forward if isinstance(story, torch.nn.Module) else story
+        parameter = inspect.signature(function).parameters.get(column)
+        if parameter is not None and parameter.default is inspect.Parameter.empty:
+            return True
+    return False
 
 
 def _check_width(pair: Pair, data: Data, column: str) -> None:
@@ -117,15 +127,33 @@ def check_sites(pair: Pair, data: Data) -> Any:
     """
     few = min(8, len(data))
     columns = data.take(torch.arange(few), device=pair.device)
-    batch = pair.batch(columns)
+    batch = {
+        name: value.to(pair.dtype) if value.is_floating_point() else value
+        for name, value in pair.batch(columns).items()
+    }
     full = len(data)
-    with quiet(pair, full):
-        guide_trace = _run(pair, "guide", batch)
+    with quiet(pair, full), _store_apart():
+        try:
+            guide_trace = _run(pair, "guide", batch)
+        except StoryError:
+            # Values that the likelihood refuses are the likely cause, and the better message.
+            with suppress(StoryError):
+                check_values(pair, data, _run(pair, "model", batch))
+            raise
         model_trace = _run(pair, "model", batch, guide_trace)
     _check_same_latents(pair, model_trace, guide_trace, data)
+    _check_events(pair, model_trace, guide_trace)
     _check_plates(model_trace, guide_trace)
     _check_scale(pair, model_trace, few, full)
     return model_trace
+
+
+@contextmanager
+def _store_apart() -> Iterator[None]:
+    """Forget the parameters that are made in the block: their values are for the seed to draw."""
+    store = pyro.get_param_store()
+    with store.scope(store.get_state()):
+        yield
 
 
 def _run(pair: Pair, role: str, batch: Batch, replayed: Any = None) -> Any:
@@ -155,7 +183,7 @@ def _latents(trace: Any) -> dict[str, Any]:
 
 def _check_same_latents(pair: Pair, model_trace: Any, guide_trace: Any, data: Data) -> None:
     in_model, in_guide = _latents(model_trace), _latents(guide_trace)
-    for name in in_model.keys() - in_guide.keys():
+    for name in (n for n in in_model if n not in in_guide):
         if name in pair.columns:
             raise ColumnError(
                 f"site {name!r} of the model observes column {name!r}, which the data lack "
@@ -169,7 +197,7 @@ def _check_same_latents(pair: Pair, model_trace: Any, guide_trace: Any, data: Da
                 f"add pyro.sample({name!r}, ...) to the guide, or observe it with obs="
             )
     observed = {n for n, s in model_trace.nodes.items() if s["type"] == "sample"}
-    for name in in_guide.keys() - in_model.keys():
+    for name in (n for n in in_guide if n not in in_model):
         if not in_guide[name]["infer"].get("is_auxiliary"):
             what = "observed" if name in observed else "absent"
             raise StoryError(
@@ -179,21 +207,31 @@ def _check_same_latents(pair: Pair, model_trace: Any, guide_trace: Any, data: Da
             )
 
 
+def _check_events(pair: Pair, model_trace: Any, guide_trace: Any) -> None:
+    """Check that each dimension of a batch shape belongs to a plate."""
+    observed = {n: model_trace.nodes[n] for n in pair.columns if n in model_trace.nodes}
+    for role, sites in (
+        ("guide", _latents(guide_trace)),
+        ("model", {**_latents(model_trace), **observed}),
+    ):
+        for name, site in sites.items():
+            batch = site["value"].shape[: site["value"].ndim - site["fn"].event_dim]
+            plates = {f.dim for f in site["cond_indep_stack"]}
+            if any(size > 1 and i - len(batch) not in plates for i, size in enumerate(batch)):
+                raise StoryError(
+                    f"site {name!r} of the {role} has batch shape {tuple(batch)} but stands in "
+                    f"{len(plates) or 'no'} plate{'s' * (len(plates) > 1)}: put it in "
+                    "`with rows(...)`, or call .to_event(1) on its distribution"
+                )
+
+
 def _check_plates(model_trace: Any, guide_trace: Any) -> None:
     for name, q_site in _latents(guide_trace).items():
         p_site = model_trace.nodes.get(name)
         if p_site is None:
             continue
-        for role, site in (("model", p_site), ("guide", q_site)):
-            event = site["fn"].event_dim
-            batch = site["value"].shape[: site["value"].ndim - event]
-            if batch and batch[-1] > 1 and not site["cond_indep_stack"]:
-                raise StoryError(
-                    f"site {name!r} of the {role} has batch shape {tuple(batch)} but stands in no "
-                    "plate: put it in `with rows(...)`, or call .to_event(1) on its distribution"
-                )
-        mine = {f.name: f.size for f in p_site["cond_indep_stack"]}
-        theirs = {f.name: f.size for f in q_site["cond_indep_stack"]}
+        mine = {f.name: f.full_size or f.size for f in p_site["cond_indep_stack"]}
+        theirs = {f.name: f.full_size or f.size for f in q_site["cond_indep_stack"]}
         if mine != theirs:
             raise StoryError(
                 f"site {name!r} stands in the plates {mine or 'none'} in the model and in "
@@ -204,21 +242,43 @@ def _check_plates(model_trace: Any, guide_trace: Any) -> None:
                 f"site {name!r} has {p_site['fn'].event_dim} event dimensions in the model and "
                 f"{q_site['fn'].event_dim} in the guide: is there a .to_event(1) missing?"
             )
+        if not torch.equal(*_broadcast_scales(p_site, q_site)):
+            raise StoryError(
+                f"site {name!r} is scaled by {_scale(p_site)} in the model and by "
+                f"{_scale(q_site)} in the guide; scale both alike, or weigh the KL by "
+                "fit(kl_weight=...)"
+            )
+
+
+def _broadcast_scales(*sites: Any) -> Any:
+    return torch.broadcast_tensors(*(torch.as_tensor(s["scale"]).double() for s in sites))
+
+
+def _scale(site: Any) -> str:
+    return _number(torch.as_tensor(site["scale"]).double().mean())
 
 
 def _check_scale(pair: Pair, trace: Any, few: int, full: int) -> None:
     """Refuse global latents beside rows that are not scaled up to the full data."""
-    if few == full or not any(not s["cond_indep_stack"] for s in _latents(trace).values()):
+    if few == full:
         return
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and site["is_observed"] and site["cond_indep_stack"]:
-            scale = float(torch.as_tensor(site["scale"]).max())
-            if abs(scale * few / full - 1) > 1e-6:
-                raise StoryError(
-                    f"{pair.name} has latents outside the plate of rows, but site {name!r} is not "
-                    "scaled from the minibatch to the full data, so the ELBO would be wrong: "
-                    "write `with vaeppl.rows(x):` in model and guide"
-                )
+    for column in pair.columns:
+        site = trace.nodes.get(column)
+        if site is None or not site["is_observed"] or len(site["value"]) != few:
+            continue
+        frames = {f.name: f for f in site["cond_indep_stack"] if f.size == few}
+        scaled = any((f.full_size or f.size) == full for f in frames.values())
+        outside = [
+            n
+            for n, s in _latents(trace).items()
+            if not frames.keys() & {f.name for f in s["cond_indep_stack"]}
+        ]
+        if outside and not scaled:
+            raise StoryError(
+                f"{pair.name} has latents outside the plate of rows ({', '.join(outside)}), but "
+                f"site {column!r} is not scaled from the minibatch to the full data, so the ELBO "
+                "would be wrong: write `with vaeppl.rows(x):` in model and guide"
+            )
 
 
 def check_values(pair: Pair, data: Data, trace: Any) -> None:
@@ -238,14 +298,22 @@ def check_values(pair: Pair, data: Data, trace: Any) -> None:
 
 def _parts(fn: Any) -> Iterator[tuple[Any, int, int | None]]:
     """Yield the distributions of groups of columns, with the columns they stand for."""
-    fn = getattr(fn, "base_dist", fn) if not isinstance(fn, MixedColumns) else fn
+    fn = _one_column(fn)
     if isinstance(fn, MixedColumns):
         start = 0
         for part, size in zip(fn.parts, fn.sizes, strict=True):
-            yield getattr(part, "base_dist", part), start, start + size
+            for inner, first, last in _parts(part):
+                yield inner, start + first, start + (size if last is None else last)
             start += size
     else:
         yield fn, 0, None
+
+
+def _one_column(fn: Any) -> Any:
+    """Take off what is wrapped around the distribution of an entry."""
+    while isinstance(fn, (Independent, MaskedDistribution, ExpandedDistribution)):
+        fn = fn.base_dist
+    return fn
 
 
 def _check_part(data: Data, column: str, fn: Any, where: slice, takes_missing: bool) -> None:
@@ -255,17 +323,16 @@ def _check_part(data: Data, column: str, fn: Any, where: slice, takes_missing: b
     for start in range(0, len(data), CHUNK):
         index = torch.arange(start, min(start + CHUNK, len(data)))
         values = data.columns(column).take(index)[column]
-        values = values[..., where] if values.ndim > 1 else values
-        bad = ~support.check(values)
+        values = values.reshape(len(index), -1)[:, where]
+        bad = ~support.check(values) | values.isinf()
         if takes_missing:
             bad &= ~values.isnan()
         if bad.any():
-            row, *rest = bad.nonzero()[0].tolist()
-            entry = (rest[0] if rest else 0) + where.start
+            row, entry = bad.nonzero()[0].tolist()
             raise ColumnError(
-                f"column {column!r} holds {_number(values[(row, *rest)])} at row {start + row}"
-                f"{_entry(data, column, entry if rest else None)}; a {type(fn).__name__} "
-                f"likelihood takes {_in_words(support)}{_hint(support, values)}"
+                f"column {column!r} holds {_number(values[row, entry])} at row {start + row}"
+                f"{_entry(data, column, where.start + entry)}; a {type(fn).__name__} "
+                f"likelihood takes {_in_words(support)}{_hint(column, support, values)}"
             )
 
 
@@ -299,20 +366,23 @@ def _in_words(support: Any) -> str:
     return "finite reals" if support is constraints.real else f"values with {support}"
 
 
-def _hint(support: Any, values: Tensor) -> str:
+def _hint(column: str, support: Any, values: Tensor) -> str:
     finite = values[values.isfinite()]
     if support is constraints.boolean and finite.numel() and finite.min() >= 0:
         if finite.max() <= 1:
-            return "; binarise them with data.binarize('x'), or use likelihoods.ContinuousBernoulli"
+            return (
+                f"; binarise them with data.binarize({column!r}), or use "
+                "likelihoods.ContinuousBernoulli"
+            )
         if (finite == finite.round()).all():
             top = int(finite.max())
             return f"; use likelihoods.Binomial({top}) or likelihoods.NegativeBinomial for counts"
     return ""
 
 
-def _entry(data: Data, column: str, entry: int | None) -> str:
+def _entry(data: Data, column: str, entry: int) -> str:
     """Say which entry of a row is meant, by its field's name if it has one."""
-    if entry is None or not data.shape(column):
+    if not data.shape(column):
         return ""
     fields = data.fields(column)
     named = f" ({fields[entry].name!r})" if entry < len(fields) else ""

@@ -234,7 +234,7 @@ def demo(
     from . import plots
     from .data import load
     from .likelihoods import Binomial
-    from .models import VAE  # type: ignore[import-not-found]
+    from .models import VAE
     from .training.fit import fit as fit_model
 
     digits = load("digits").split(valid=0.1, test=0.1, seed=0)
@@ -273,7 +273,7 @@ def _load_run(
 ) -> tuple[Fit, Data]:
     """Return a run's fit, and the data it was fitted to or those asked for."""
     from . import catalogue
-    from .data import as_data
+    from .data import from_origin
     from .errors import CheckpointError
     from .fitted import RunFolder, load
 
@@ -287,7 +287,7 @@ def _load_run(
     if data is not None:
         rows = _load_data(data, options, columns)
     elif config["data"].get("origin"):
-        rows = as_data(**config["data"]["origin"])
+        rows = from_origin(config["data"]["origin"])
     else:
         raise CheckpointError(f"{run} does not say where its data came from; give --data")
     return result, rows

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
 
 from .errors import CheckpointError
 
 __all__ = ["Configurable", "build", "opaque_arguments", "rebuild", "to_config"]
+
+LONGEST_ARRAY = 10_000  # numbers that a configuration may hold as a list; weights have a file
 
 
 class Configurable:
     """Remembers the arguments of its constructor.
 
     A mixin: ``class Laplace(Configurable, nn.Module)``. Nothing else is asked of the subclass.
-    Arguments that are JSON values, or themselves :class:`Configurable`, can be saved; any other
-    (a network written by the user, say) is kept by reference and named when a fit is loaded.
+    Arguments that are JSON values, short arrays, or themselves :class:`Configurable`, can be saved;
+    any other (a network written by the user, say) is kept by reference and named when a fit is
+    loaded.
 
     Examples
     --------
@@ -46,9 +54,24 @@ class Configurable:
         for name, parameter in signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 arguments.update(arguments.pop(name, {}))
-            elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-                arguments.pop(name, None)  # a constructor of torch's own, which takes nothing
+            elif parameter.kind is inspect.Parameter.VAR_POSITIONAL and not arguments[name]:
+                del arguments[name]
         return arguments
+
+
+def _construct(cls: type, arguments: Mapping[str, Any]) -> Any:
+    """Call a constructor with arguments by name, those that it takes by position included."""
+    by_name, by_position = dict(arguments), []
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+    ahead = [p for p in parameters if p.kind is p.VAR_POSITIONAL and p.name in by_name]
+    for parameter in parameters:
+        if parameter in ahead:
+            by_position += by_name.pop(parameter.name)
+        elif parameter.kind is parameter.POSITIONAL_ONLY or (
+            ahead and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        ):
+            by_position.append(by_name.pop(parameter.name))
+    return cls(*by_position, **by_name)
 
 
 def class_name(cls: type) -> str:
@@ -58,6 +81,8 @@ def class_name(cls: type) -> str:
 
 def to_config(value: Any) -> Any:
     """Turn a value into JSON: objects become ``{"class": ..., "arguments": {...}}``.
+
+    Tuples and short arrays become lists.
 
     Raises
     ------
@@ -71,6 +96,11 @@ def to_config(value: Any) -> Any:
         return {str(k): to_config_or_opaque(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_config_or_opaque(v) for v in value]
+    if (
+        isinstance(value, (np.generic, np.ndarray, Tensor))
+        and math.prod(value.shape) <= LONGEST_ARRAY
+    ):
+        return to_config(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": repr(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -90,11 +120,15 @@ def opaque_arguments(config: Any, path: str = "") -> list[str]:
     if isinstance(config, Mapping):
         if set(config) == {"opaque"}:
             return [f"{path} ({config['opaque']})"]
-        items = config["arguments"].items() if "class" in config else config.items()
+        items = config["arguments"].items() if _is_object(config) else config.items()
         return [p for k, v in items for p in opaque_arguments(v, f"{path}.{k}".lstrip("."))]
     if isinstance(config, list):
         return [p for i, v in enumerate(config) for p in opaque_arguments(v, f"{path}[{i}]")]
     return []
+
+
+def _is_object(config: Mapping[str, Any]) -> bool:
+    return set(config) == {"class", "arguments"}
 
 
 def build(config: Any, classes: Mapping[str, type] | None = None) -> Any:
@@ -119,10 +153,10 @@ def build(config: Any, classes: Mapping[str, type] | None = None) -> Any:
             f"an argument of class {config['opaque']} cannot be built from JSON; build the model "
             "yourself and pass it as `model=`"
         )
-    if "class" not in config:
+    if not _is_object(config):
         return {k: build(v, classes) for k, v in config.items()}
     cls = _find_class(config["class"], classes or {})
-    return cls(**{k: build(v, classes) for k, v in config["arguments"].items()})
+    return _construct(cls, {k: build(v, classes) for k, v in config["arguments"].items()})
 
 
 def _find_class(name: str, classes: Mapping[str, type]) -> type:
@@ -130,7 +164,9 @@ def _find_class(name: str, classes: Mapping[str, type]) -> type:
         return classes[name]
     module, _, qualname = name.partition(":")
     if module == "vaeppl" or module.startswith("vaeppl."):
-        found: Any = importlib.import_module(module)
+        found: Any = None
+        with suppress(ImportError):
+            found = importlib.import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part, None)
         if isinstance(found, type) and issubclass(found, Configurable):
@@ -144,10 +180,14 @@ def _find_class(name: str, classes: Mapping[str, type]) -> type:
 def rebuild(value: Any) -> Any:
     """Build a :class:`Configurable` anew from its arguments, nested ones included.
 
-    Arguments that cannot be rebuilt (a user's own network) are shared, not copied.
+    Networks that cannot be rebuilt (a user's own) are copied as they are; what else is opaque is
+    shared.
     """
     if isinstance(value, Configurable):
-        return type(value)(**{k: rebuild(v) for k, v in value.config().items()})
+        return _construct(type(value), {k: rebuild(v) for k, v in value.config().items()})
+    if isinstance(value, nn.Module):
+        # A PyroModule must not get a second parent, or it forgets the first.
+        return copy.deepcopy(value)
     if isinstance(value, (list, tuple)):
         return type(value)(rebuild(v) for v in value)
     if isinstance(value, dict):

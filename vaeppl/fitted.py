@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import build, opaque_arguments
-from .data import as_data
+from .data import as_data, from_origin
 from .errors import CheckpointError
 from .files import load_state, read_json, read_tensors, write_json, write_tensors, write_whole
 from .pair import Pair, as_pair
@@ -155,11 +155,14 @@ class Fit:
         return export.to_arviz(self, self._rows(data), **options)
 
     def _rows(self, data: Any) -> Any:
-        """Return the rows given, or those that were fitted."""
+        """Return the rows given, or those that were fitted (read again by a fit that was loaded)."""
         if data is not None:
             return data
         if self.train is None:
-            raise CheckpointError("a fit that was loaded does not hold its data: pass them")
+            origin = self.config.get("data", {}).get("origin")
+            if origin is None:
+                raise CheckpointError("a fit that was loaded does not hold its data: pass them")
+            self.train = from_origin(origin).train
         return self.train
 
 

@@ -127,13 +127,34 @@ class Flow(Family):
     def forward(self, h: Tensor) -> TorchDistribution:
         """Return the flow, z = m(h) + s(h) · f(ε; h)."""
         loc, raw = self.head(h).chunk(2, dim=-1)
-        scale = F.softplus(raw) + SCALE_FLOOR
         bent = self.flow(h)
         standardise = zuko.transforms.DependentTransform(
-            zuko.transforms.MonotonicAffineTransform(-loc / scale, -scale.log()), 1
+            Standardise(loc, F.softplus(raw) + SCALE_FLOOR), 1
         )
         transform = zuko.transforms.ComposedTransform(standardise, bent.transform)
         return FlowDistribution(zuko.distributions.NormalizingFlow(transform, bent.base))
+
+
+class Standardise(torch.distributions.Transform):
+    """z -> (z - m) / s; zuko's affine transform squashes s, which would move the mean with it."""
+
+    domain = codomain = constraints.real
+    bijective = True
+    sign = +1
+
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.loc, self.scale = loc, scale
+
+    def _call(self, x: Tensor) -> Tensor:
+        return (x - self.loc) / self.scale
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.loc + self.scale * y
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return -log s."""
+        return -self.scale.log().expand(x.shape)
 
 
 class FlowDistribution(ZukoToPyro):

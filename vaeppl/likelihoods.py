@@ -18,6 +18,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from . import distributions
 from .config import Configurable
 from .errors import unknown_name
 
@@ -130,7 +131,7 @@ class ContinuousBernoulli(Likelihood):
 
     def distribution(self, logits: Tensor) -> TorchDistribution:  # type: ignore[override]
         """Return ContinuousBernoulli(logits)."""
-        return dist.ContinuousBernoulli(logits=logits)
+        return distributions.ContinuousBernoulli(logits=logits)
 
 
 class Binomial(Likelihood):
@@ -190,12 +191,17 @@ class _LocationScale(Likelihood):
     def for_data(cls, x: Tensor, **arguments: Any) -> Any:
         """Return this likelihood with the mean and standard deviation of ``x`` (N, x_dim) as unit.
 
-        The decoder then works with numbers of order one, whatever the data are measured in.
+        The decoder then works with numbers of order one, whatever the data are measured in. NaN
+        entries are missing; the unit of a constant column is 1.
         """
-        x = x.double()
-        sd = x.std(0)
-        unit = torch.where(sd > 0, sd, torch.ones_like(sd))
-        return cls(center=x.mean(0).tolist(), unit=unit.tolist(), **arguments)
+        x = torch.as_tensor(x).double()
+        center = x.nanmean(0).nan_to_num()
+        count = (~x.isnan()).sum(0)
+        sd = ((x - center).square().nansum(0) / (count - 1).clamp(min=1)).sqrt()
+        # Rounding alone gives a constant column a deviation of its last digit.
+        varies = sd > torch.finfo(torch.float32).eps * center.abs()
+        unit = torch.where(varies, sd, torch.ones_like(sd))
+        return cls(center=center.tolist(), unit=unit.tolist(), **arguments)
 
     def make_parameters(self, x_dim: int) -> None:
         """Create log σ where the scale is learnt: one, or one for each column."""
@@ -306,7 +312,7 @@ class NegativeBinomial(_Counts):
         raw = log_theta[0] if log_theta else self.log_theta
         log_t = raw.clamp(-LOG_RATE_CEILING, LOG_RATE_CEILING)
         logits = log_mean.clamp(max=LOG_RATE_CEILING) - log_t
-        return dist.NegativeBinomial(log_t.exp(), logits=logits)
+        return distributions.NegativeBinomial(log_t.exp(), logits=logits)
 
 
 class Categorical(Likelihood):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch
 from pyro.nn import PyroModule
 from pyro.nn.module import pyro_method
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from .config import Configurable, rebuild
 from .errors import StoryError
@@ -137,22 +139,27 @@ class Model(Configurable, PyroModule):
     def draw_initial_weights(self, seed: int) -> bool:
         """Draw the initial weights again, from ``seed``, if they are still as constructed.
 
-        Weights that were trained, loaded or set by hand are left alone.
+        Weights that were trained, loaded or set by hand are left alone, and so are networks that
+        were given to the constructor.
 
         Returns
         -------
         bool
             Whether the weights were drawn.
         """
-        if self.__dict__.get("_initial_weights") != _weights_mark(self):
+        marks, before = _marks(self), self.__dict__.get("_initial_weights")
+        if before is None or any(marks[n] != before.get(n) for n, _ in self.named_parameters()):
             return False
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             twin = rebuild(self)
+        drawn = dict(_tensors(twin))
         with torch.no_grad():
-            for mine, drawn in zip(_tensors(self), _tensors(twin), strict=True):
-                mine.copy_(drawn)
-        self.__dict__["_initial_weights"] = _weights_mark(self)
+            for name, mine in _tensors(self):
+                # A buffer that was set by hand stays, whatever the weights.
+                if marks[name] == before.get(name) and not is_lazy(mine):
+                    mine.copy_(drawn[name])
+        self.__dict__["_initial_weights"] = _marks(self)
         return True
 
 
@@ -163,14 +170,21 @@ def column_names(story: Any) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind in kinds)
 
 
-def _tensors(module: torch.nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
+def _tensors(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
 
 
-def _weights_mark(module: torch.nn.Module) -> tuple[tuple[float, float], ...]:
-    """Return what changes when a weight changes: the sum and the sum of squares of each tensor."""
-    weights = [p.detach().double() for p in module.parameters()]
-    return tuple((float(w.sum()), float(w.square().sum())) for w in weights)
+def _marks(module: torch.nn.Module) -> dict[str, str]:
+    """Return what changes when a weight changes, whatever its device or precision."""
+    return {name: _mark(tensor) for name, tensor in _tensors(module)}
+
+
+def _mark(tensor: Tensor) -> str:
+    if is_lazy(tensor):
+        return "not made yet"
+    values = tensor.detach().cpu()
+    values = values.double() if values.is_floating_point() else values
+    return hashlib.blake2b(values.numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def _noting_initial_weights(init: Any) -> Any:
@@ -181,6 +195,6 @@ def _noting_initial_weights(init: Any) -> Any:
         init(self, *args, **kwargs)
         if outermost:
             del self.__dict__["_constructing"]
-            self.__dict__["_initial_weights"] = _weights_mark(self)
+            self.__dict__["_initial_weights"] = _marks(self)
 
     return wrapped

@@ -150,6 +150,7 @@ class ConvEncoder(Configurable, nn.Module):
         super().__init__()
         self.image_shape = _chw(image_shape)
         self.in_dim, self.out_dim = math.prod(self.image_shape), out_dim
+        _check_stages(channels)
         stages: list[nn.Module] = []
         sizes = (self.image_shape[0], *channels)
         for a, b in pairwise(sizes):
@@ -203,6 +204,7 @@ class ConvDecoder(Configurable, nn.Module):
         super().__init__()
         self.image_shape = _chw(image_shape)
         self.in_dim, self.out_dim = in_dim, params * math.prod(self.image_shape)
+        _check_stages(channels)
         sizes = _stage_sizes(self.image_shape, len(channels))[::-1]
         self.start = (channels[0], *sizes[0])
         self.head = nn.Sequential(nn.Linear(in_dim, math.prod(self.start)), _activation(activation))
@@ -228,6 +230,11 @@ def _chw(image_shape: Sequence[int]) -> tuple[int, int, int]:
         raise ValueError(f"an image shape is (H, W) or (C, H, W); given {tuple(image_shape)}")
     c, h, w = (1, *image_shape) if len(image_shape) == 2 else tuple(image_shape)
     return c, h, w
+
+
+def _check_stages(channels: Sequence[int]) -> None:
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels names at least one stage, of >= 1 each; given {channels}")
 
 
 def _stage_sizes(image_shape: tuple[int, int, int], stages: int) -> list[tuple[int, int]]:

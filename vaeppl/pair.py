@@ -61,6 +61,11 @@ class Pair(nn.Module):
 
     def __init__(self, model: Any, guide: Callable[..., Any] | None = None) -> None:
         super().__init__()
+        for story in (model, guide):
+            if inspect.isclass(story):
+                raise StoryError(
+                    f"{_name(story)} is a class: pass an object of it, {_name(story)}(...)"
+                )
         if guide is None and not (hasattr(model, "model") and hasattr(model, "guide")):
             raise StoryError(
                 f"{_name(model)} has no guide: pass an object with methods `model` and `guide`, "
@@ -69,7 +74,8 @@ class Pair(nn.Module):
         self.source = (model,) if guide is None else (model, guide)
         story, q = (model.model, model.guide) if guide is None else (model, guide)
         self.columns: tuple[str, ...] = column_names(_function(story))
-        if not _takes_any(q) and (theirs := column_names(_function(q))) != self.columns:
+        theirs = column_names(_function(q))
+        if not _takes_any(q) and set(theirs) != set(self.columns):
             raise StoryError(
                 f"model and guide take different columns: the model {self.columns}, "
                 f"the guide {theirs}; give both the same arguments"
@@ -121,7 +127,12 @@ class Pair(nn.Module):
             if id(parameter) not in known:
                 if not isinstance(parameter, nn.Parameter):
                     parameter = self._as_parameter(name, parameter)
-                self.stored[name.replace(".", "/")] = parameter
+                self.stored[self._key(name)] = parameter
+
+    def _key(self, name: str) -> str:
+        """Return the key of a parameter of the store: names of methods are taken."""
+        key = name.replace(".", "/")
+        return f"{key}/" if hasattr(nn.ParameterDict, key) or key == "training" else key
 
     def _as_parameter(self, name: str, value: Tensor) -> nn.Parameter:
         """Put an ``nn.Parameter`` in the store's place for a plain leaf tensor."""

@@ -7,7 +7,7 @@ from .dataset import Data
 from .download import Remote, cache_dir
 from .errors import DataError, DownloadError, SplitError
 from .registry import DataSet, available, describe_sets, info, load, register
-from .sources import as_data, from_anndata, from_frame
+from .sources import as_data, from_anndata, from_frame, from_origin
 
 __all__ = [
     "Batch",
@@ -24,6 +24,7 @@ __all__ = [
     "describe_sets",
     "from_anndata",
     "from_frame",
+    "from_origin",
     "info",
     "load",
     "minibatches",

@@ -37,6 +37,8 @@ class Field:
         ``"unit"`` (reals in [0, 1]), ``"positive"`` (reals > 0) or ``"real"``.
     levels : tuple of str, optional
         Names of the codes 0, 1, ... of a categorical field.
+    total : int, optional
+        Largest possible count, where counts are out of a known total.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class Field:
     name: str
     kind: str
     levels: tuple[str, ...] | None = None
+    total: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -116,6 +116,7 @@ class Data:
         }
         self._summaries: dict[str, Summary] = {}
         self._parts: dict[str, Data] = {}
+        self._origin: dict[str, Any] | None = None
 
     # What is there
 
@@ -407,6 +408,10 @@ class Data:
         ways = ("dynamic", "static", "threshold")
         if how not in ways:
             raise DataError(f"how={how!r} is no way to binarize; {did_you_mean(how, ways)}")
+        step = {"column": column, "how": how, "seed": seed}
+        return self._binarized(column, how, seed)._came_from(self, binarize=step)
+
+    def _binarized(self, column: str, how: str, seed: int) -> Data:
         found = self._column(column)
         self._check_unit(column)
         fields = tuple(
@@ -471,7 +476,16 @@ class Data:
             "test": order[n_valid : n_valid + n_test],
         }
         splits = {k: torch.from_numpy(np.sort(rows)) for k, rows in parts.items() if len(rows)}
-        return self._with(self._columns, splits=splits)
+        step = {"valid": valid, "test": test, "seed": seed}
+        return self._with(self._columns, splits=splits)._came_from(self, split=step)
+
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """Where the data can be had again, as JSON: see `from_origin`. None if that is not known.
+
+        Data sets by name and files have one, and keep it through `split` and `binarize`.
+        """
+        return None if self._origin is None else dict(self._origin)
 
     @property
     def splits(self) -> Mapping[str, Tensor]:
@@ -602,7 +616,13 @@ class Data:
         same = (n for n in self._summaries if self._columns[n] is other._columns.get(n))
         other._summaries = {name: self._summaries[name] for name in same}
         other._parts = {}
+        other._origin = None
         return other
+
+    def _came_from(self, other: Data, **step: Any) -> Data:
+        """Note that the rows are those of `other`, after a step that can be taken again."""
+        self._origin = None if other._origin is None else {**other._origin, **step}
+        return self
 
     def _column(self, name: str) -> Column:
         try:

@@ -170,6 +170,7 @@ def load(name: str, **options: Any) -> Data:
             raise DataError(f"data set {name!r} has no option {option!r}; {takes}")
     data = entry.parse(Files(entry.where, entry.files), **options)
     data.name = name
+    data._origin = {"source": name, "columns": None, "options": dict(options)}
     return data
 
 

@@ -45,7 +45,7 @@ def _digits(files: Files) -> Data:
     bunch = load_digits()
     return Data(
         {"x": bunch.data.astype(np.uint8), "y": bunch.target},
-        fields={"x": [Field("x", "count")], "y": _labels(bunch.target_names)},
+        fields={"x": [Field("x", "count", total=16)], "y": _labels(bunch.target_names)},
         image_shape={"x": (8, 8)},
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from .errors import DataError, did_you_mean
 from .kinds import kind_of_values
 from .registry import load
 
-__all__ = ["as_data", "from_anndata", "from_frame"]
+__all__ = ["as_data", "from_anndata", "from_frame", "from_origin"]
 
 _SUFFIXES = (".npz", ".csv", ".tsv", ".h5ad")
 
@@ -71,12 +72,48 @@ def as_data(
     if _is(source, "anndata", "AnnData"):
         return _choose(from_anndata(source, dtype=dtype, **options), columns)
     if isinstance(source, (str, os.PathLike)):
-        return _from_text(source, columns, dtype, options)
+        data = _from_text(source, columns, dtype, options)
+        data._origin = _origin(source, columns, options)
+        return data
     raise DataError(
         f"cannot make data of {_a(type(source).__name__)}; expected a mapping such as "
         "{'x': array}, a pandas DataFrame, an AnnData, a path ending in "
         f"{', '.join(_SUFFIXES)}, or the name of a data set"
     )
+
+
+def _origin(source: Any, columns: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Say how to have the data again, if JSON can hold it."""
+    path = os.fspath(source)
+    if path.endswith(_SUFFIXES):
+        path = str(Path(path).resolve())
+    origin = {"source": path, "columns": columns, "options": dict(options)}
+    try:
+        return cast("dict[str, Any]", json.loads(json.dumps(origin)))
+    except TypeError:
+        return None
+
+
+def from_origin(origin: Mapping[str, Any]) -> Data:
+    """Make the `Data` again that said ``data.origin``.
+
+    Raises
+    ------
+    DataError
+        If the file is gone, or a name is unknown.
+
+    Examples
+    --------
+    >>> digits = as_data("digits").split(seed=1)
+    >>> from_origin(digits.origin).fingerprint() == digits.fingerprint()
+    True
+    """
+    data = as_data(origin["source"], columns=origin["columns"], **origin["options"])
+    if "binarize" in origin:
+        data = data.binarize(**origin["binarize"])
+    if "split" in origin:
+        data = data.split(**origin["split"])
+    return data
 
 
 def from_frame(

@@ -214,7 +214,7 @@ def log_weights(pair: Pair, batch: Batch, num_particles: int) -> Tensor:
             raise
         singles = [_log_weights_at_once(pair, batch, None, depth) for _ in range(num_particles)]
         warnings.warn(
-            f"{pair.name} does not run for many particles at once ({error}); they were drawn one "
+            f"{pair.name} does not run for many particles at once ({str(error).splitlines()[0]}); they were drawn one "
             "after another, which is slower. Let its networks take any leading dimensions",
             stacklevel=2,
         )

@@ -83,7 +83,7 @@ def particle_traces(
     Returns
     -------
     guide_trace, model_trace
-        Batch shapes are ``(num_particles, *plates)``; with ``None``, one draw and no such dimension.
+        Batch shapes are ``(num_particles, *plates)``; ``None`` draws once, without that dimension.
     """
 
     def many(story: Callable[..., Any]) -> Callable[..., Any]:

@@ -162,6 +162,7 @@ def fit(
     ['step', 'elbo', 'reconstruction', 'kl']
     """
     pair = as_pair(model, guide)
+    data = as_data(data)
     train, held_out = _split(data, valid, seed)
     if epochs < 1:
         raise ValueError(f"epochs is at least 1; given {epochs}")
@@ -246,9 +247,8 @@ def _particles(estimator: Any, num_particles: int) -> dict[str, int]:
     return {}
 
 
-def _split(data: Any, valid: Any, seed: int) -> tuple[Data, Data | None]:
+def _split(data: Data, valid: Any, seed: int) -> tuple[Data, Data | None]:
     """Return the rows to fit and the rows to hold out."""
-    data = as_data(data)
     if valid is None:
         return data.train, data.valid if data.has_split("valid") else None
     if valid is False:
@@ -360,7 +360,7 @@ def _can_resume(folder: RunFolder, config: dict[str, Any], resume: bool) -> bool
         return False
     if not resume:
         raise CheckpointError(
-            f"{folder.path} holds a run already; pass resume=True to go on with it, or give "
+            f"{folder.path} holds a run already; pass resume=True (--resume) to go on with it, or give "
             "another folder as out="
         )
     there = folder.read_config()
@@ -402,12 +402,11 @@ def _model_config(pair: Pair) -> Any:
         return {"opaque": pair.name}
 
 
-def describe_data(train: Data, source: Any) -> dict[str, Any]:
-    """Return what is written about the data: where they came from, and their fingerprint."""
-    named = str(source) if isinstance(source, (str, Path)) else None
+def describe_data(train: Data, data: Data) -> dict[str, Any]:
+    """Return what is written about the data: where to have them again, and their fingerprint."""
     return {
-        "name": train.name,
-        "source": named,
+        "name": data.name,
+        "origin": data.origin,
         "rows": len(train),
         "fingerprint": train.fingerprint(),
     }

@@ -9,6 +9,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
+from ..likelihoods import MixedColumns
 from ..pair import Batch, Pair
 
 __all__ = ["explain"]
@@ -54,26 +55,35 @@ def explain(pair: Pair, batch: Batch, rows: int, where: str) -> str:
 def _reason(site: Any) -> str:
     """Return what is wrong with a site, or nothing."""
     fn, value = site["fn"], site["value"]
-    base = getattr(fn, "base_dist", fn)
-    for parameter in getattr(base, "arg_constraints", {}):
-        tensor = base.__dict__.get(parameter)
-        if isinstance(tensor, Tensor) and not tensor.isfinite().all():
-            return (
-                f"a {type(base).__name__}, has {parameter} = {_first_bad(tensor)}{_row(tensor)}: "
-                "the network put out too large a number. Lower lr, or give clip_norm=10"
-            )
+    parts = fn.parts if isinstance(fn, MixedColumns) else [fn]
+    bases = [getattr(part, "base_dist", part) for part in parts]
+    for base in bases:
+        for parameter in getattr(base, "arg_constraints", {}):
+            tensor = base.__dict__.get(parameter)
+            if isinstance(tensor, Tensor) and not tensor.isfinite().all():
+                return (
+                    f"a {type(base).__name__}, has {parameter} = {_first_bad(tensor)}"
+                    f"{_row(tensor)}: the network put out too large a number. Lower lr, or give "
+                    "clip_norm=10"
+                )
     log_p = fn.log_prob(value)
     if log_p.isfinite().all():
         return ""
-    scale = base.__dict__.get("scale")
-    small = isinstance(scale, Tensor) and float(scale.min()) < 1e-6
-    cause = (
-        f"its smallest scale is {float(scale.min()):.2g}: the likelihood collapses onto the data. "
-        "Fix its scale, or take a larger floor"
-        if small and scale is not None
-        else "the value has probability zero there. Check the support of model and guide"
-    )
-    return f"a {type(base).__name__}, has log-probability {_first_bad(log_p)}{_row(log_p)}; {cause}"
+    scales = [s.min() for b in bases if isinstance(s := b.__dict__.get("scale"), Tensor)]
+    smallest = float(min(scales, default=torch.inf))
+    if smallest < 1e-6:
+        cause = (
+            f"its smallest scale is {smallest:.2g}: the likelihood collapses onto the data. Fix "
+            "its scale, or take a larger floor"
+        )
+    elif not value.isfinite().all():
+        cause = f"its value is {_first_bad(value)}. Check what it is drawn from"
+    elif (log_p == -torch.inf).any():
+        cause = "the value has probability zero there. Check the support of model and guide"
+    else:
+        cause = "what it is computed from overflows. Lower lr, or give clip_norm=10"
+    kind = type(bases[0] if len(bases) == 1 else fn).__name__
+    return f"a {kind}, has log-probability {_first_bad(log_p)}{_row(log_p)}; {cause}"
 
 
 def _first_bad(tensor: Tensor) -> float:
