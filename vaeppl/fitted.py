@@ -10,8 +10,8 @@ from .data import as_data, from_origin
 from .errors import CheckpointError
 from .files import load_state, read_json, read_tensors, write_json, write_tensors, write_whole
 from .pair import Pair, as_pair
+from .reading import criticism, export, predictive
 from .reading import evidence as _evidence
-from .reading import export, predictive
 from .training.state import State
 
 if TYPE_CHECKING:
@@ -149,6 +149,10 @@ class Fit:
     def posterior_predictive(self, data: Any = None, **options: Any) -> dict[str, Tensor]:
         """Draws of new data given each row's latents; see :func:`vaeppl.posterior_predictive`."""
         return predictive.posterior_predictive(self, self._rows(data), **options)
+
+    def posterior_predictive_check(self, data: Any = None, **options: Any) -> Any:
+        """Observed statistics against replications; see :func:`vaeppl.posterior_predictive_check`."""
+        return criticism.posterior_predictive_check(self, self._rows(data), **options)
 
     def to_arviz(self, data: Any = None, **options: Any) -> Any:
         """Export to ArviZ; see :func:`vaeppl.to_arviz`."""

@@ -71,7 +71,7 @@ def rows(*columns: Tensor | None) -> pyro.plate:
     Raises
     ------
     StoryError
-        If the columns have unequal numbers of rows.
+        If the columns have unequal numbers of rows, or more than the full data.
     """
     lengths = {c.shape[0] for c in columns if c is not None}
     if len(lengths) > 1:
@@ -80,6 +80,8 @@ def rows(*columns: Tensor | None) -> pyro.plate:
     batch = lengths.pop() if lengths else draw
     if full is None or full == batch:
         return pyro.plate("rows", batch, dim=-1)
+    if batch > full:
+        raise StoryError(f"a batch has {batch} rows, but the full data have {full}")
     return pyro.plate("rows", full, subsample=torch.arange(batch), dim=-1)
 
 

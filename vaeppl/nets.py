@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pyro
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +44,9 @@ def output_dim(network: nn.Module, in_dim: int) -> int:
     """Return the size of a network's last dimension, by running it on two rows of zeros."""
     parameter = next(network.parameters(), torch.zeros(()))
     was_training = network.training
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    # A PyroModule writes its weights into Pyro's store when it runs.
+    store_apart = pyro.get_param_store().scope()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), store_apart:
         network.eval()
         out = network(torch.zeros(2, in_dim, dtype=parameter.dtype, device=parameter.device))
         network.train(was_training)

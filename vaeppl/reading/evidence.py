@@ -234,19 +234,16 @@ def _log_weights_at_once(pair: Pair, batch: Batch, particles: int | None, depth:
                         "have no evidence of their own: write `with vaeppl.rows(x):` around it"
                     )
                 continue
-            _check_latent(site, model_trace, guide_trace)
+            if _left_to_the_model(site, guide_trace):
+                continue
             log_p = tracing.row_term(tracing.site_log_prob(site), site, rows, depth)
             total = total + sign * log_p
     return total.expand(particles or 1, rows)
 
 
-def _check_latent(site: Any, model_trace: Any, guide_trace: Any) -> None:
-    name = site["name"]
-    if not site["is_observed"] and name in model_trace.nodes and name not in guide_trace.nodes:
-        raise StoryError(
-            f"site {name!r} is latent in the model and not drawn by the guide, so its rows have "
-            "no importance weight"
-        )
+def _left_to_the_model(site: Any, guide_trace: Any) -> bool:
+    """Tell whether a latent is drawn from its prior for want of a guide; its weight cancels."""
+    return not site["is_observed"] and site["name"] not in guide_trace.nodes
 
 
 def _summary(log_w: Tensor) -> dict[str, Tensor]:

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from .. import __version__
 from ..data import Data, as_data
+from ..errors import StoryError
 from ..estimators.elbo import sample_sites
 from ..pair import Batch, Pair, as_pair
 from . import tracing
 from .inference_data import assemble
-from .sites import few_rows, is_variable, observed_columns
+from .sites import observed_columns
 
 __all__ = ["to_arviz"]
 
@@ -57,7 +58,8 @@ def to_arviz(
 
     Latents outside the plate of rows have no dimension ``row`` and are the same for all rows of a
     draw; their prior and guide do not enter ``log_weight``. Draws are independent, so R-hat and
-    autocorrelations say nothing: there is one chain.
+    autocorrelations say nothing: there is one chain. A story whose networks do not take leading
+    dimensions is run draw by draw, which is slower.
 
     Parameters
     ----------
@@ -148,12 +150,25 @@ def _posterior_groups(
     pair: Pair, rows: Data, num_samples: int, observed: tuple[str, ...]
 ) -> Groups:
     """Draw for all rows, batch by batch; latents outside the plate of rows are drawn once."""
-    shared = poutine.Trace()
+    shots = [num_samples] if _runs_side_by_side(pair, rows, observed) else [None] * num_samples
+    shared = [poutine.Trace() for _ in shots]
     parts = []
     for batch in tracing.batches(pair, rows, _rows_at_once(rows, num_samples)):
-        draws, shared = _posterior_of_batch(pair, batch, num_samples, observed, shared)
-        parts.append(draws)
+        draws = [_shot(pair, batch, s, observed, t) for s, t in zip(shots, shared, strict=True)]
+        shared = [trace for _, trace in draws]
+        parts.append(_joined([groups for groups, _ in draws], "draw"))
     return _joined(parts)
+
+
+def _runs_side_by_side(pair: Pair, rows: Data, observed: tuple[str, ...]) -> bool:
+    """Tell whether the story runs for many draws at once: its networks take leading dimensions."""
+    try:
+        _shot(pair, tracing.few_rows(pair, rows), 2, observed, poutine.Trace())
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, StoryError):
+            raise
+        return False
+    return True
 
 
 def _rows_at_once(rows: Data, num_samples: int) -> int:
@@ -161,16 +176,20 @@ def _rows_at_once(rows: Data, num_samples: int) -> int:
     return max(1, ENTRIES_AT_ONCE // (max(1, widest) * num_samples))
 
 
-def _posterior_of_batch(
-    pair: Pair, batch: Batch, num_samples: int, observed: tuple[str, ...], shared: Any
+def _shot(
+    pair: Pair, batch: Batch, num_samples: int | None, observed: tuple[str, ...], shared: Any
 ) -> tuple[Groups, Any]:
-    """Return the draws for a batch, and those of the latents outside the plate of rows."""
+    """Return draws for a batch, and those of them that stand outside the plate of rows.
+
+    ``num_samples`` are drawn side by side; ``None`` draws once, in the story's own shapes.
+    """
     depth = tracing.plate_depth(pair, batch)
     n = len(next(iter(batch.values())))
 
     def trace(story: Any) -> Any:
-        plated = pyro.plate(tracing.PARTICLES, num_samples, dim=-depth - 1)(story)
-        return poutine.trace(plated).get_trace(**batch)
+        if num_samples is not None:
+            story = pyro.plate(tracing.PARTICLES, num_samples, dim=-depth - 1)(story)
+        return poutine.trace(story).get_trace(**batch)
 
     q = trace(poutine.replay(pair.guide, trace=shared))
     story = poutine.replay(pair.model, trace=q)
@@ -179,25 +198,16 @@ def _posterior_of_batch(
     groups: Groups = {
         "posterior": {s["name"]: _named(s, n, depth) for s in latents},
         "posterior_predictive": {c: _named(new.nodes[c], n, depth) for c in observed},
-        "log_likelihood": {c: _log_prob(p.nodes[c], n, depth, num_samples) for c in observed},
-        "sample_stats": {"log_weight": _log_weight(p, q, n, depth, num_samples)},
+        "log_likelihood": {c: _log_prob(p.nodes[c], n, depth, num_samples or 1) for c in observed},
+        "sample_stats": {"log_weight": _log_weight(p, q, n, depth, num_samples or 1)},
         "observed_data": {c: _named_column(c, batch[c]) for c in observed},
         "constant_data": {c: _named_column(c, v) for c, v in batch.items() if c not in observed},
     }
-    return groups, _only_shared(q, n)
+    return groups, tracing.only_shared(q, n)
 
 
 def _variables(trace: Any) -> Iterator[dict[str, Any]]:
-    return (s for s in sample_sites(trace) if is_variable(s))
-
-
-def _only_shared(trace: Any, rows: int) -> Any:
-    """Return a trace with the latents outside the plate of rows alone."""
-    shared = poutine.Trace()
-    for site in _variables(trace):
-        if not site["is_observed"] and tracing.rows_frame(site, rows) is None:
-            shared.add_node(site["name"], **site)
-    return shared
+    return (s for s in sample_sites(trace) if tracing.is_variable(s))
 
 
 def _log_prob(site: dict[str, Any], rows: int, depth: int, num_samples: int) -> Named:
@@ -323,8 +333,8 @@ def _check_size(
     pair: Pair, rows: Data, observed: tuple[str, ...], num_samples: int, prior_samples: int
 ) -> None:
     """Refuse what would not fit into memory, before anything is drawn."""
-    few = few_rows(pair, rows)
-    groups, _ = _posterior_of_batch(pair, few, 1, observed, poutine.Trace())
+    few = tracing.few_rows(pair, rows)
+    groups, _ = _shot(pair, few, None, observed, poutine.Trace())
     drawn = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats")
     each = sum(_per_row(v) for g in drawn for v in groups[g].values())
     of_prior = sum(_per_row(v) for g in drawn[:2] for v in groups[g].values())

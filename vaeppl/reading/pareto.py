@@ -25,8 +25,8 @@ def pareto_k(log_weights: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Shape ``(rows,)``; NaN where there are fewer than 5 weights in the tail, and -inf where
-        they are all the same.
+        Shape ``(rows,)``; NaN where there are too few weights (fewer than 25), -inf where those
+        of the tail are all the same, and inf where fewer than 5 of them stand above the rest.
 
     Examples
     --------
@@ -44,22 +44,26 @@ def pareto_k(log_weights: Tensor) -> Tensor:
     cutoff = ordered[-tail - 1].exp()
     excess = (ordered[-tail:].exp() - cutoff).T  # (rows, tail), ascending
     flat = excess[:, -1] <= 1e-12
-    safe = torch.where(flat[:, None], torch.linspace(1.0, 2.0, tail).to(excess), excess)
-    k = _generalised_pareto_shape(safe.clamp(min=torch.finfo(torch.float64).tiny))
-    # A prior worth 10 observations at k = 0.5 steadies short tails.
-    k = (k * tail + 0.5 * 10) / (tail + 10)
+    tied = (excess[:, 0] <= 0) & ~flat  # weights of discrete latents are; each row by itself, then
+    safe = torch.where((flat | tied)[:, None], torch.linspace(1.0, 2.0, tail).to(excess), excess)
+    k = _generalised_pareto_shape(safe)
+    for row in tied.nonzero().flatten().tolist():
+        above = excess[row, excess[row] > 0]
+        k[row] = _generalised_pareto_shape(above[None])[0] if len(above) >= 5 else torch.inf
     return torch.where(flat, torch.full_like(k, -torch.inf), k).to(log_weights.dtype)
 
 
 def _generalised_pareto_shape(x: Tensor) -> Tensor:
-    """Posterior-mean estimate of k for ascending samples ``(rows, n)`` (Zhang & Stephens 2009)."""
+    """Estimate k from ascending samples ``(rows, n)`` (Zhang & Stephens 2009), regularised."""
     n = x.shape[1]
     grid = 30 + int(math.sqrt(n))
     steps = 1 - (grid / (torch.arange(1, grid + 1).to(x) - 0.5)).sqrt()
     quartile = x[:, int(n / 4 + 0.5) - 1, None]
     b = steps / (3.0 * quartile) + 1.0 / x[:, -1:]  # (rows, grid)
-    k = torch.log1p(-b[:, :, None] * x[:, None, :]).mean(2)
-    length = n * (torch.log(-(b / k)) - k - 1.0)
+    shapes = torch.log1p(-b[:, :, None] * x[:, None, :]).mean(2)
+    length = n * (torch.log(-(b / shapes)) - shapes - 1.0)
     weights = 1.0 / (length[:, None, :] - length[:, :, None]).exp().sum(2)
     b_mean = (b * weights).sum(1) / weights.sum(1)
-    return torch.log1p(-b_mean[:, None] * x).mean(1)
+    k = torch.log1p(-b_mean[:, None] * x).mean(1)
+    # A prior worth 10 observations at k = 0.5 steadies short tails.
+    return (n * k + 10 * 0.5) / (n + 10)

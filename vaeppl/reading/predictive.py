@@ -81,25 +81,16 @@ def sample(
         story = poutine.condition(pair.model, data=outside) if outside else pair.model
         absent = {c: None for c in pair.columns if c not in columns}
         trace = poutine.trace(story).get_trace(**columns, **absent)
-    return {s["name"]: s["value"] for s in sample_sites(trace) if _is_variable(s)}
-
-
-def _is_variable(site: dict[str, Any]) -> bool:
-    return type(site["fn"]).__name__ != "_Subsample"
+    return {s["name"]: s["value"] for s in sample_sites(trace) if tracing.is_variable(s)}
 
 
 def _global_draws(pair: Pair, data: Any, seed: int) -> dict[str, Tensor]:
     """Draw the latents outside the plate of rows from the guide, given a few rows."""
-    rows = tracing.resident(pair, data)
-    few = rows.take(torch.arange(min(8, len(rows))))
+    few = tracing.few_rows(pair, data)
     # A stream of its own, so that they are independent of the draws of the rows.
-    with tracing.quiet(pair, len(rows), seed=derived_seed(seed, 1)):
+    with tracing.quiet(pair, seed=derived_seed(seed, 1)):
         trace = poutine.trace(pair.guide).get_trace(**few)
-    return {
-        s["name"]: s["value"]
-        for s in sample_sites(trace)
-        if not s["is_observed"] and not s["cond_indep_stack"] and _is_variable(s)
-    }
+    return {s["name"]: s["value"] for s in tracing.latents(trace) if not s["cond_indep_stack"]}
 
 
 def encode(
@@ -146,7 +137,11 @@ def posterior_means(pair: Pair, data: Any, *, seed: int = 0) -> dict[str, Tensor
             trace = _mean_trace(pair, batch)
             rows = len(next(iter(batch.values())))
             parts.append(
-                {s["name"]: s["value"] for s in _latents(trace) if tracing.rows_frame(s, rows)}
+                {
+                    s["name"]: s["value"]
+                    for s in tracing.latents(trace)
+                    if tracing.rows_frame(s, rows)
+                }
             )
     return _joined(parts, 0)
 
@@ -221,26 +216,30 @@ def _draws(
     if num_samples < 1:
         raise ValueError(f"num_samples is at least 1; given {num_samples}")
     parts = []
+    shared = [poutine.Trace() for _ in range(num_samples)]
     with tracing.quiet(pair, seed=seed):
         for batch in tracing.batches(pair, data, ROWS_AT_ONCE):
-            parts.append(_stacked([_one_draw(pair, batch, predictive) for _ in range(num_samples)]))
+            draws = [_one_draw(pair, batch, predictive, t) for t in shared]
+            shared = [trace for _, trace in draws]
+            parts.append(_stacked([values for values, _ in draws]))
     return _joined(parts, 1)
 
 
-def _one_draw(pair: Pair, batch: Batch, predictive: bool) -> dict[str, Tensor]:
-    trace = poutine.trace(pair.guide).get_trace(**batch)
+def _one_draw(
+    pair: Pair, batch: Batch, predictive: bool, shared: Any
+) -> tuple[dict[str, Tensor], Any]:
+    """Return a draw for a batch, and the latents in it that the next batch must share."""
+    trace = poutine.trace(poutine.replay(pair.guide, trace=shared)).get_trace(**batch)
     rows = len(next(iter(batch.values())))
+    shared = tracing.only_shared(trace, rows)
     if not predictive:
-        return {s["name"]: s["value"] for s in _latents(trace) if tracing.rows_frame(s, rows)}
+        local = (s for s in tracing.latents(trace) if tracing.rows_frame(s, rows))
+        return {s["name"]: s["value"] for s in local}, shared
     observed = poutine.trace(poutine.replay(pair.model, trace=trace)).get_trace(**batch)
     story = poutine.uncondition(poutine.replay(pair.model, trace=trace))
     drawn = poutine.trace(story).get_trace(**batch)
     names = [s["name"] for s in sample_sites(observed) if s["is_observed"]]
-    return {name: torch.as_tensor(drawn.nodes[name]["value"]) for name in names}
-
-
-def _latents(trace: Any) -> list[dict[str, Any]]:
-    return [s for s in sample_sites(trace) if not s["is_observed"] and _is_variable(s)]
+    return {name: torch.as_tensor(drawn.nodes[name]["value"]) for name in names}, shared
 
 
 def _mean_trace(pair: Pair, batch: Batch) -> Any:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pyro.poutine as poutine
-import torch
 from torch import Tensor
 
 from ..data import Data
@@ -16,20 +14,7 @@ from ..pair import Batch, Pair
 from . import tracing
 from .predictive import AtMean
 
-__all__ = ["column_means", "is_variable", "observed_columns"]
-
-FEW_ROWS = 8  # enough to see which sites there are
-
-
-def is_variable(site: Mapping[str, Any]) -> bool:
-    """Tell a random variable from the site by which a plate notes its subsample."""
-    return type(site["fn"]).__name__ != "_Subsample"
-
-
-def few_rows(pair: Pair, data: Data) -> dict[str, Tensor]:
-    """Return the first few rows of the columns that the pair takes."""
-    rows = tracing.resident(pair, data)
-    return rows.take(torch.arange(min(FEW_ROWS, len(rows))))
+__all__ = ["column_means", "observed_columns"]
 
 
 def observed_columns(pair: Pair, data: Data) -> tuple[str, ...]:
@@ -56,7 +41,7 @@ def observed_columns(pair: Pair, data: Data) -> tuple[str, ...]:
     ('x',)
     """
     with tracing.quiet(pair):
-        batch = few_rows(pair, data)
+        batch = tracing.few_rows(pair, data)
         guide = poutine.trace(pair.guide).get_trace(**batch)
         model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(**batch)
     seen = {s["name"] for s in sample_sites(model) if s["is_observed"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,12 +14,24 @@ from torch import Tensor
 
 from ..data import Data, as_data, minibatches
 from ..errors import StoryError
+from ..estimators.elbo import sample_sites
 from ..pair import Batch, Pair
 from ..training.seeds import seeded
 
-__all__ = ["batches", "particle_traces", "quiet", "row_term", "rows_frame"]
+__all__ = [
+    "batches",
+    "few_rows",
+    "is_variable",
+    "latents",
+    "only_shared",
+    "particle_traces",
+    "quiet",
+    "row_term",
+    "rows_frame",
+]
 
 PARTICLES = "particles"
+FEW_ROWS = 8  # enough to see which sites there are
 
 
 @contextmanager
@@ -102,8 +114,37 @@ def rows_frame(site: dict[str, Any], rows: int) -> Any:
     """Return the plate of rows in which a site stands, or ``None`` for a global site."""
     frames = [f for f in site["cond_indep_stack"] if f.name != PARTICLES]
     named = [f for f in frames if f.name == "rows"]
-    sized = [f for f in frames if f.size == rows]
+    # Of a story that does not use vaeppl.rows, only the innermost plate can be that of its rows.
+    sized = [f for f in frames if f.size == rows and f.dim == -1]
     return next(iter(named or sized), None)
+
+
+def is_variable(site: Mapping[str, Any]) -> bool:
+    """Tell a random variable from the site by which a plate notes its subsample."""
+    return type(site["fn"]).__name__ != "_Subsample"
+
+
+def latents(trace: Any) -> list[dict[str, Any]]:
+    """Return the latent sites of a trace."""
+    return [s for s in sample_sites(trace) if not s["is_observed"] and is_variable(s)]
+
+
+def only_shared(trace: Any, rows: int) -> Any:
+    """Return a trace with the latents outside the plate of rows alone.
+
+    Replayed on the next batch, it makes a draw from many batches one draw of the whole.
+    """
+    shared = poutine.Trace()
+    for site in latents(trace):
+        if rows_frame(site, rows) is None:
+            shared.add_node(site["name"], **site)
+    return shared
+
+
+def few_rows(pair: Pair, data: Any) -> dict[str, Tensor]:
+    """Return the first few rows of the columns that the pair takes."""
+    rows = resident(pair, data)
+    return rows.take(torch.arange(min(FEW_ROWS, len(rows))))
 
 
 def row_term(term: Tensor, site: dict[str, Any], rows: int, depth: int) -> Tensor:

@@ -360,8 +360,8 @@ def _can_resume(folder: RunFolder, config: dict[str, Any], resume: bool) -> bool
         return False
     if not resume:
         raise CheckpointError(
-            f"{folder.path} holds a run already; pass resume=True (--resume) to go on with it, or give "
-            "another folder as out="
+            f"{folder.path} holds a run already; pass resume=True (--resume) to go on with it, or "
+            "give another folder as out="
         )
     there = folder.read_config()
     for part in ("vaeppl", "model", "data", "settings"):
