@@ -151,7 +151,7 @@ class Fit:
         return predictive.posterior_predictive(self, self._rows(data), **options)
 
     def posterior_predictive_check(self, data: Any = None, **options: Any) -> Any:
-        """Observed statistics against replications; see :func:`vaeppl.posterior_predictive_check`."""
+        """Check the story; see :func:`vaeppl.posterior_predictive_check`."""
         return criticism.posterior_predictive_check(self, self._rows(data), **options)
 
     def to_arviz(self, data: Any = None, **options: Any) -> Any:
@@ -159,7 +159,7 @@ class Fit:
         return export.to_arviz(self, self._rows(data), **options)
 
     def _rows(self, data: Any) -> Any:
-        """Return the rows given, or those that were fitted (read again by a fit that was loaded)."""
+        """Return the rows given, or those that were fitted (a loaded fit reads them again)."""
         if data is not None:
             return data
         if self.train is None:

@@ -267,7 +267,7 @@ class TestResume:
 
     def test_a_run_is_never_overwritten(self, tmp_path):
         self.run_whole(tmp_path / "run")
-        with pytest.raises(CheckpointError, match="holds a run already; pass resume=True"):
+        with pytest.raises(CheckpointError, match=r"holds a run already; pass resume=True"):
             self.run_whole(tmp_path / "run")
 
     @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ class TestResume:
         fit(out=tmp_path / "run")
         config = tmp_path / "run" / "config.json"
         config.write_text(config.read_text().replace(vaeppl.__version__, "99.0"))
-        with pytest.raises(CheckpointError, match="vaeppl is '99.0'"):
+        with pytest.raises(CheckpointError, match=r"vaeppl is '99.0'"):
             fit(out=tmp_path / "run", resume=True)
 
     @pytest.mark.parametrize("name", ["weights.safetensors", "config.json"])

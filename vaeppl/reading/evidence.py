@@ -212,9 +212,10 @@ def log_weights(pair: Pair, batch: Batch, num_particles: int) -> Tensor:
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, StoryError):
             raise
+        cause = str(error).splitlines()[0]
         singles = [_log_weights_at_once(pair, batch, None, depth) for _ in range(num_particles)]
         warnings.warn(
-            f"{pair.name} does not run for many particles at once ({str(error).splitlines()[0]}); they were drawn one "
+            f"{pair.name} does not run for many particles at once ({cause}); they were drawn one "
             "after another, which is slower. Let its networks take any leading dimensions",
             stacklevel=2,
         )

@@ -1,0 +1,62 @@
+"""What the README shows, runs."""
+
+import re
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+import vaeppl
+from vaeppl.catalogue import entries
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def few_epochs(monkeypatch):
+    matplotlib.use("Agg")
+    fit = vaeppl.fit
+
+    def short(*args, **kwargs):
+        return fit(*args, **{**kwargs, "epochs": 2, "progress": False})
+
+    monkeypatch.setattr(vaeppl, "fit", short, raising=False)
+
+
+def test_the_example_on_top():
+    names: dict = {}
+    exec(BLOCKS[0], names)
+    assert len(names["fit"].history) == 2
+
+
+def test_the_edits():
+    names: dict = {}
+    exec("from vaeppl.models import VAE\nfrom vaeppl.nets import ConvDecoder, ConvEncoder", names)
+    for block in BLOCKS[1:3]:
+        exec(block, names)
+    import torch
+
+    run = vaeppl.fit(names["Scaled"](6, 2, hidden=(8,)), {"x": torch.rand(40, 6)})
+    assert (run.history["global"] < 0).all()
+
+
+@pytest.mark.data
+def test_the_data(tmp_path, monkeypatch):
+    (tmp_path / "table.csv").write_text("length,mass,species\n1.0,2.0,a\n1.5,2.5,b\n")
+    monkeypatch.chdir(tmp_path)
+    exec(BLOCKS[3], {"vaeppl": vaeppl})
+
+
+def test_every_model_stands_in_the_table():
+    for entry in entries():
+        assert f"| `{entry.name}` | `vaeppl.models.{entry.class_name}` |" in README
+
+
+def test_every_command_is_one():
+    from typer.main import get_command
+
+    from vaeppl.cli import app
+
+    shown = set(re.findall(r"^vaeppl (\w+)", README, flags=re.MULTILINE))
+    assert shown <= set(get_command(app).commands)
