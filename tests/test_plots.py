@@ -18,6 +18,8 @@ from vaeppl import plots, rows
 from vaeppl.data import Data
 from vaeppl.errors import CheckpointError, StoryError
 from vaeppl.models import VAE
+from vaeppl.plots._tiles import SMALLEST_TILE
+from vaeppl.plots.latent import _in_two_dimensions
 
 matplotlib.use("Agg")
 
@@ -49,7 +51,7 @@ def loaded(fit, tmp_path):
 def tiles(ax, across):
     """Cut the canvas of a picture back into its tiles, one number a pixel."""
     canvas = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
-    down, zoom = int(ax.get_ylim()[0]), -(-plots.SMALLEST_TILE // max(H, W))
+    down, zoom = int(ax.get_ylim()[0]), -(-SMALLEST_TILE // max(H, W))
     cells = canvas.reshape(down, H * zoom + 1, across, W * zoom + 1).swapaxes(1, 2)
     return cells[:, :, : H * zoom : zoom, : W * zoom : zoom].reshape(down * across, H * W)
 
@@ -194,7 +196,7 @@ def test_embedding_of_a_plane_shows_the_posterior_means(fit, data):
 
 def test_principal_components_are_uncorrelated_and_ordered():
     z = np.random.default_rng(0).normal(size=(50, 4)) * [1, 5, 2, 0.1] + 3
-    points, names = plots._in_two_dimensions(z, "z", "pca", 0)
+    points, names = _in_two_dimensions(z, "z", "pca", 0)
     covariance = np.cov(points.T)
     largest = np.linalg.eigvalsh(np.cov(z.T))[::-1][:2]
     assert np.allclose(np.diag(covariance), largest) and abs(covariance[0, 1]) < 1e-9

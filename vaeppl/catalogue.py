@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import likelihoods
-from .data import Data
+from .data import Data, Field
 from .errors import StoryError, unknown_name
 from .likelihoods import Likelihood
 from .model import Model
@@ -54,7 +54,7 @@ def find(reference: str) -> type[Model]:
     if reference.lower() not in lower:
         raise StoryError(unknown_name("model", reference, known))
     name = lower[reference.lower()]
-    found: type[Model] = getattr(importlib.import_module(f"vaeppl.models.{name}"), known[name])
+    found: type[Model] = getattr(importlib.import_module("vaeppl.models"), known[name])
     return found
 
 
@@ -165,29 +165,28 @@ def likelihood_for(data: Data, column: str) -> Likelihood:
     >>> likelihood_for(Data({"x": [[0, 3], [2, 9]]}), "x")
     NegativeBinomial(dispersion='column')
     """
-    kind = data.kind(column)
-    fields = data.fields(column)
-    if kind != "mixed":
-        return _one_kind(data, column, kind, slice(None), fields[0])
+    same = groupby(data.fields(column), key=lambda f: (f.kind, f.levels, f.total))
+    groups = [list(group) for _, group in same]
+    if len(groups) == 1:
+        return _one_kind(data, column, slice(None), groups[0][0])
     parts = []
     start = 0
-    for _, same in groupby(fields, key=lambda f: (f.kind, f.levels)):
-        group = list(same)
+    for group in groups:
         where = slice(start, start + len(group))
-        parts.append((len(group), _one_kind(data, column, group[0].kind, where, group[0])))
+        parts.append((len(group), _one_kind(data, column, where, group[0])))
         start += len(group)
     return likelihoods.Mixed(parts)
 
 
-def _one_kind(data: Data, column: str, kind: str, where: slice, field: Any) -> Likelihood:
-    if kind == "binary":
+def _one_kind(data: Data, column: str, where: slice, field: Field) -> Likelihood:
+    if field.kind == "binary":
         return likelihoods.Bernoulli()
-    if kind == "count":
-        total = getattr(field, "total", None)
+    if field.kind == "count":
+        total = field.total
         return likelihoods.Binomial(total) if total else likelihoods.NegativeBinomial()
-    if kind == "unit" and where == slice(None):
+    if field.kind == "unit" and where == slice(None):
         return likelihoods.ContinuousBernoulli()
-    if kind == "categorical":
+    if field.kind == "categorical":
         classes = len(field.levels or ()) or _classes(data, column, where)
         return likelihoods.Categorical(max(2, classes))
     return likelihoods.Normal.for_data(_entries(data, column, where, 10_000), per_column=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -66,7 +65,7 @@ def check_batch_size(batch_size: int, rows: int) -> None:
 def check_columns(pair: Pair, data: Data) -> None:
     """Check that the columns that the model needs are there, with the widths it was built for."""
     present = [c for c in pair.columns if c in data]
-    required = [c for c in pair.columns if _has_no_default(pair, c)]
+    required = pair.required_to_fit
     missing = [c for c in required or pair.columns if c not in data]
     if (required and missing) or not present:
         wanted = missing[0]
@@ -81,16 +80,6 @@ def check_columns(pair: Pair, data: Data) -> None:
             _check_finite(data, column)
 
 
-def _has_no_default(pair: Pair, column: str) -> bool:
-    """Tell whether the model or the guide cannot do without a column."""
-    for story in (pair.model, pair.guide):
-        function = story.forward if isinstance(story, torch.nn.Module) else story
-        parameter = inspect.signature(function).parameters.get(column)
-        if parameter is not None and parameter.default is inspect.Parameter.empty:
-            return True
-    return False
-
-
 def _check_width(pair: Pair, data: Data, column: str) -> None:
     """Compare a column's width with the argument ``<column>_dim`` that the model was built with."""
     source = pair.source[0]
@@ -98,7 +87,7 @@ def _check_width(pair: Pair, data: Data, column: str) -> None:
         return
     built_for = source.config().get(f"{column}_dim")
     shape = data.shape(column)
-    if built_for is not None and shape != (built_for,):
+    if built_for is not None and shape != (built_for,) and (shape, built_for) != ((), 1):
         found = f"{shape[0]} entries a row" if len(shape) == 1 else f"shape {shape} a row"
         raise ColumnError(
             f"column {column!r} has {found}, but {pair.name} was built with "
@@ -208,7 +197,14 @@ def _check_same_latents(pair: Pair, model_trace: Any, guide_trace: Any, data: Da
 
 
 def _check_events(pair: Pair, model_trace: Any, guide_trace: Any) -> None:
-    """Check that each dimension of a batch shape belongs to a plate."""
+    """Check that event shapes agree, and that each dimension of a batch shape is a plate's."""
+    for name, q_site in _latents(guide_trace).items():
+        p_site = model_trace.nodes.get(name)
+        if p_site is not None and p_site["fn"].event_dim != q_site["fn"].event_dim:
+            raise StoryError(
+                f"site {name!r} has {p_site['fn'].event_dim} event dimensions in the model and "
+                f"{q_site['fn'].event_dim} in the guide: is there a .to_event(1) missing?"
+            )
     observed = {n: model_trace.nodes[n] for n in pair.columns if n in model_trace.nodes}
     for role, sites in (
         ("guide", _latents(guide_trace)),
@@ -236,11 +232,6 @@ def _check_plates(model_trace: Any, guide_trace: Any) -> None:
             raise StoryError(
                 f"site {name!r} stands in the plates {mine or 'none'} in the model and in "
                 f"{theirs or 'none'} in the guide; they must be the same"
-            )
-        if p_site["fn"].event_dim != q_site["fn"].event_dim:
-            raise StoryError(
-                f"site {name!r} has {p_site['fn'].event_dim} event dimensions in the model and "
-                f"{q_site['fn'].event_dim} in the guide: is there a .to_event(1) missing?"
             )
         if not torch.equal(*_broadcast_scales(p_site, q_site)):
             raise StoryError(

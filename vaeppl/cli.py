@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -172,11 +173,9 @@ def evaluate(
     table.add_row("reconstruction", f"{elbo.reconstruction:.2f}", "", "")
     table.add_row("KL", f"{elbo.kl:.2f}", "", "")
     console.print(table)
-    console.print(
-        f"active units: {int(units.active.sum())} of {len(units)}; Pareto k > 0.7 for "
-        f"{evidence.share_unreliable:.1%} of rows",
-        soft_wrap=True,
-    )
+    active = f"active units: {int(units.active.sum())} of {len(units)}"
+    console.print(f"{active}; Pareto k {evidence.reliability}", soft_wrap=True)
+    share = evidence.share_unreliable
     summary = {
         "split": name,
         "rows": len(part),
@@ -191,7 +190,8 @@ def evaluate(
         "kl": elbo.kl,
         "active_units": int(units.active.sum()),
         "latent_units": len(units),
-        "share_pareto_k_above_0.7": evidence.share_unreliable,
+        # JSON has no NaN; null says that there were too few particles to tell.
+        "share_pareto_k_above_0.7": None if math.isnan(share) else share,
     }
     write_json(run / "evaluation.json", summary)
     write_whole(run / "evidence.csv", lambda p: evidence.rows.to_csv(p))

@@ -172,8 +172,8 @@ def _find_class(name: str, classes: Mapping[str, type]) -> type:
         if isinstance(found, type) and issubclass(found, Configurable):
             return found
     raise CheckpointError(
-        f"the class {name} is not part of vaeppl; import it and pass a model built from it as "
-        "`model=`"
+        f"the class {name} is not part of vaeppl; import it and pass classes={{{name!r}: "
+        f"{name.rpartition(':')[2]}}}, or a model built from it as `model=`"
     )
 
 

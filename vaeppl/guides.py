@@ -9,7 +9,6 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
-import zuko
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
@@ -17,6 +16,12 @@ from torch.distributions import constraints
 
 from .config import Configurable
 from .errors import unknown_name
+
+# zuko switches the validation of all of torch's distributions off when it is imported.
+_VALIDATES = torch.distributions.Distribution._validate_args
+import zuko  # noqa: E402
+
+torch.distributions.Distribution.set_default_validate_args(_VALIDATES)
 
 __all__ = ["DiagonalNormal", "Family", "Flow", "FullRankNormal", "available", "get"]
 

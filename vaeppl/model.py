@@ -62,6 +62,8 @@ def rows(*columns: Tensor | None) -> pyro.plate:
     log-probability of a minibatch is scaled by N/B, and its ELBO is an unbiased estimate of the
     ELBO of the full data, also where the model has latents outside this plate.
 
+    A story that enters the plate twice makes it once: ``plate = rows(x)``, then ``with plate:``.
+
     Parameters
     ----------
     *columns

@@ -95,6 +95,17 @@ class Pair(nn.Module):
         return _name(self.source[0])
 
     @property
+    def required(self) -> tuple[str, ...]:
+        """Columns that the model cannot do without: its arguments that have no default."""
+        return tuple(c for c in self.columns if _has_no_default(self.model, c))
+
+    @property
+    def required_to_fit(self) -> tuple[str, ...]:
+        """Columns that the model or the guide cannot do without."""
+        stories = (self.model, self.guide)
+        return tuple(c for c in self.columns if any(_has_no_default(s, c) for s in stories))
+
+    @property
     def takes_missing(self) -> bool:
         """Whether NaN entries mean "missing" to this model."""
         return bool(getattr(self.source[0], "takes_missing", False))
@@ -178,6 +189,11 @@ def _takes_any(story: Any) -> bool:
     """Tell whether a function takes whatever it is given, as Pyro's own guides do."""
     parameters = inspect.signature(_function(story)).parameters.values()
     return any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _has_no_default(story: Any, column: str) -> bool:
+    parameter = inspect.signature(_function(story)).parameters.get(column)
+    return parameter is not None and parameter.default is parameter.empty
 
 
 def _pyro_managed(model: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import traceback
 
 import numpy as np
 import pytest
@@ -57,6 +58,8 @@ def test_what_cannot_be_downloaded_says_where_to_put_it(server, cache, url):
         fetch("set", Remote("file.bin", address, _sum("md5")))
     for part in (address, "'file.bin'", str(cache / "set" / "file.bin"), "by hand"):
         assert part in str(error.value)
+    shown = "".join(traceback.format_exception(error.value))
+    assert shown.count("Traceback") == 1  # the message says the cause
 
 
 def test_a_file_that_nobody_offers_says_where_to_put_it(cache):

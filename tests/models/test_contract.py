@@ -10,8 +10,10 @@ import torch
 import vaeppl
 from vaeppl import likelihoods, priors
 from vaeppl.catalogue import entries
-from vaeppl.models import VAE
+from vaeppl.estimators.elbo import sample_sites
+from vaeppl.models import CVAE, VAE, Regression
 from vaeppl.pair import Pair
+from vaeppl.reading.tracing import is_variable, latents
 
 
 def small_models():
@@ -39,6 +41,20 @@ def small_models():
     for name in priors.available():
         yield f"vae-{name}-prior", VAE(6, 2, prior=priors.get(name), **small), binary
 
+    pairs = {"x": torch.randn(24, 3), "y": binary["x"]}
+    yield "cvae", CVAE(3, 6, 2, **small), pairs
+    yield "cvae-standard-prior", CVAE(3, 6, 2, learnt_prior=False, **small), pairs
+    labelled = {"x": torch.arange(24) % 3, "y": real["x"]}
+    label = likelihoods.Categorical(3)
+    normal = likelihoods.Normal("predicted")
+    yield "cvae-label", CVAE(1, 6, 2, likelihood=normal, condition=label, **small), labelled
+    yield "regression", Regression(3, 6, **small), pairs
+
+
+def target(data):
+    """Return the column that a model predicts, and the condition under which it does so."""
+    return ("y", {"x": data["x"]}) if "y" in data else ("x", {})
+
 
 torch.manual_seed(0)
 MODELS = {name: (model, data) for name, model, data in small_models()}
@@ -60,9 +76,9 @@ def test_sites_match_and_bear_the_names_of_columns(name):
     model, data = MODELS[name]
     guide = poutine.trace(model.guide).get_trace(**data)
     trace = poutine.trace(poutine.replay(model.model, trace=guide)).get_trace(**data)
-    sampled = {n for n, s in trace.nodes.items() if s["type"] == "sample"}
+    sampled = {s["name"] for s in sample_sites(trace) if is_variable(s)}
     observed = {n for n in sampled if trace.nodes[n]["is_observed"]}
-    latent = {n for n, s in guide.nodes.items() if s["type"] == "sample"}
+    latent = {s["name"] for s in latents(guide)}
     assert observed <= set(model.columns)
     assert latent == sampled - observed
     assert all(trace.nodes[n]["cond_indep_stack"] for n in observed)
@@ -78,7 +94,8 @@ def test_rows_do_not_leak_into_each_other(name):
             guide = poutine.trace(pair.guide).get_trace(**columns)
             trace = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(**columns)
             trace.compute_log_prob()
-            return sum(s["log_prob"] for s in trace.nodes.values() if s["type"] == "sample")
+            sites = [s for s in trace.nodes.values() if s["type"] == "sample"]
+            return sum(s["log_prob"] for s in sites if s["cond_indep_stack"])
 
     other = {c: torch.cat([v[:-1], v[:1]]) for c, v in data.items()}
     first, second = log_prob(data), log_prob(other)
@@ -99,17 +116,20 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
 
 def test_sampling_scoring_and_reading_have_the_right_shapes(name):
     model, data = MODELS[name]
-    draws = vaeppl.sample(model, 7)
-    assert draws["x"].shape == (7, 6)
-    assert vaeppl.reconstruct(model, data)["x"].shape == (24, 6)
-    assert vaeppl.posterior_predictive(model, data, num_samples=2)["x"].shape == (2, 24, 6)
-    latents = vaeppl.encode(model, data)
-    assert all(v.shape[0] == 24 and v.isfinite().all() for v in latents.values())
+    column, given = target(data)
+    draws = vaeppl.sample(model, 7, given={c: v[:7] for c, v in given.items()} or None)
+    assert draws[column].shape == (7, 6)
+    assert vaeppl.reconstruct(model, data)[column].shape == (24, 6)
+    assert vaeppl.posterior_predictive(model, data, num_samples=2)[column].shape == (2, 24, 6)
+    encoded = vaeppl.encode(model, data)
+    assert all(v.shape[0] == 24 and v.isfinite().all() for v in encoded.values())
 
 
 def test_draws_from_the_model_are_data_that_it_accepts(name):
-    model, _ = MODELS[name]
-    vaeppl.checks.check(Pair(model), vaeppl.data.Data({"x": vaeppl.sample(model, 50)["x"]}))
+    model, data = MODELS[name]
+    column, given = target(data)
+    drawn = vaeppl.sample(model, 24, given=given or None)[column]
+    vaeppl.checks.check(Pair(model), vaeppl.data.Data({**given, column: drawn}))
 
 
 def test_the_evidence_lies_above_the_elbo(name):
@@ -125,7 +145,9 @@ def test_a_fit_saves_and_loads(name, tmp_path):
     model, data = MODELS[name]
     fit = vaeppl.fit(model, data, epochs=1, batch_size=10, progress=False, out=tmp_path / "run")
     again = vaeppl.load(tmp_path / "run")
-    assert torch.equal(again.sample(5)["x"], fit.sample(5)["x"])
+    column, given = target(data)
+    ours, theirs = (f.sample(24, given=given or None)[column] for f in (fit, again))
+    assert torch.equal(ours, theirs)
     assert again.history.equals(fit.history) or again.history.round(6).equals(fit.history.round(6))
     assert dict(pyro.get_param_store().items()) == {}
 

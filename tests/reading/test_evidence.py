@@ -189,3 +189,24 @@ def test_an_observed_site_outside_the_rows_is_refused():
 
     with pytest.raises(StoryError, match="outside the plate of rows"):
         vaeppl.evidence(model, {"x": torch.zeros(5)}, guide=guide)
+
+
+def test_rounding_is_not_taken_for_a_heavy_tail():
+    def model(x=None):
+        with vaeppl.rows(x):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(x):
+        with vaeppl.rows(x):
+            pyro.sample("z", dist.Normal(0.8 * x, 0.2**0.5))
+
+    report = vaeppl.evidence(model, {"x": torch.randn(200)}, guide=guide, num_particles=500)
+    assert report.share_unreliable == 0.0
+
+
+def test_too_few_particles_to_tell_are_said_to_be():
+    model, guide = toy(1.5)
+    report = vaeppl.evidence(model, {"x": X[:1]}, guide=guide, num_particles=10)
+    assert math.isnan(report.share_unreliable)
+    assert "Pareto k unknown" in repr(report) and "± ?" in repr(report)

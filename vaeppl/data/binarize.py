@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .columns import Column
+from .columns import Column, Field, transformed
+from .errors import DataError
+from .kinds import Summary
 
-__all__ = ["bernoulli", "draw_all", "threshold"]
+__all__ = ["WAYS", "bernoulli", "binarized", "check_unit", "draw_all", "threshold"]
+
+WAYS = ("dynamic", "static", "threshold")
 
 
 def bernoulli(values: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -81,3 +86,74 @@ def draw_all(
         part = draw(values, generator)
         parts.append(part if bool(part.isnan().any()) else part.to(torch.uint8))
     return torch.cat(parts)
+
+
+def binarized(
+    name: str,
+    column: Column,
+    how: str,
+    dtype: torch.dtype,
+    *,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> Column:
+    """Make a column of zeros and ones: drawn once and kept, or drawn anew for each batch.
+
+    Parameters
+    ----------
+    name : str
+        Name of the column.
+    column : Column
+        With values in [0, 1]; see `check_unit`.
+    how : str
+        One of `WAYS`; see `Data.binarize`.
+    dtype : torch.dtype
+        Floating type in which probabilities are read.
+    device : torch.device or str
+        Where what is drawn once is kept.
+    seed : int
+        Of the static draw.
+
+    Examples
+    --------
+    >>> from vaeppl.data.columns import make_column
+    >>> column = make_column("x", [0.2, 0.8], torch.float32)
+    >>> binarized("x", column, "threshold", torch.float32).store
+    tensor([0, 1], dtype=torch.uint8)
+    """
+    given = column.fields or (Field(name, "binary"),)
+    fields = tuple(replace(field, kind="binary", levels=None) for field in given)
+    if how == "dynamic":
+        label = "dynamic binarisation"
+        return transformed(name, column, bernoulli, dtype, fields=fields, label=label)
+    if how == "threshold" and not column.resident:
+        return transformed(name, column, threshold, dtype, fields=fields, label="threshold")
+    draw = bernoulli if how == "static" else threshold
+    drawn = draw_all(column, draw, dtype, torch.Generator().manual_seed(seed))
+    return replace(
+        column, store=drawn.to(device), rows=None, scale=1.0, transforms=(), fields=fields
+    )
+
+
+def check_unit(name: str, summary: Summary) -> None:
+    """Refuse values that are no probabilities.
+
+    Parameters
+    ----------
+    name : str
+        Name of the column, for messages.
+    summary : Summary
+        Of the column's values.
+
+    Raises
+    ------
+    DataError
+        If one lies outside [0, 1].
+    """
+    low, high = float(summary.minimum.min()), float(summary.maximum.max())
+    if low < 0 or high > 1:
+        bad = low if low < 0 else high
+        raise DataError(
+            f"column {name!r} holds {bad:g}; binarize needs values in [0, 1], read as "
+            "probabilities (divide images of bytes by 255: Data(..., scale={'x': 255}))"
+        )

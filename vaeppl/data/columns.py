@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
+from .stores import LazyRows, make_store, read_rows, to_tensor
 
-__all__ = ["KINDS", "Column", "Field", "LazyRows", "Transform", "make_column"]
+__all__ = ["KINDS", "Column", "Field", "LazyRows", "Transform", "make_column", "transformed"]
 
 KINDS = ("binary", "categorical", "count", "unit", "positive", "real")
 
 # Values held at once while a column is scanned: 4 million float32 are 16 MB.
 _CHUNK_VALUES = 4_000_000
-
-# Torch has few operations for these, so they widen when they enter.
-_WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "float128": np.float64}
 
 
 @dataclass(frozen=True)
@@ -69,45 +67,6 @@ class Transform:
 
     label: str
     apply: Callable[[Tensor, torch.Generator | None], Tensor]
-
-
-class LazyRows:
-    """Some rows of an array that stays where it is (on disk, or sparse in memory).
-
-    Parameters
-    ----------
-    store : array-like
-        Anything with ``shape`` and row slicing.
-    rows : ndarray of int, shape (N,)
-        Row i of this view is row ``rows[i]`` of `store`.
-
-    Examples
-    --------
-    >>> LazyRows(np.arange(8).reshape(4, 2), np.array([3, 1]))[[0]]
-    array([[6, 7]])
-    """
-
-    def __init__(self, store: Any, rows: np.ndarray) -> None:
-        self.store, self.rows = store, rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the view, rows first."""
-        return (len(self.rows), *self.store.shape[1:])
-
-    @property
-    def dtype(self) -> Any:
-        """Type of the stored values."""
-        return self.store.dtype
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return read_rows(self.store, np.atleast_1d(self.rows[index]))
-
-    def __repr__(self) -> str:
-        return f"LazyRows(shape={self.shape}, of={type(self.store).__name__})"
 
 
 @dataclass(frozen=True)
@@ -265,34 +224,6 @@ def generator_on(device: torch.device, generator: torch.Generator | None) -> tor
     return torch.Generator(device).manual_seed(int(seed))
 
 
-def read_rows(store: Any, rows: np.ndarray) -> np.ndarray:
-    """Dense rows of a lazy store, in the order asked for.
-
-    The store is asked in increasing order and for each row once, since HDF5 takes nothing else
-    and a disk likes it.
-    """
-    unique, inverse = np.unique(rows, return_inverse=True)
-    first, size = int(unique[0]) if len(unique) else 0, len(unique)
-    run = size == 0 or int(unique[-1]) - first + 1 == size
-    block = store[first : first + size] if run else store[unique]
-    dense = block.toarray() if hasattr(block, "toarray") else np.asarray(block)
-    ordered = size == len(rows) and bool(np.all(inverse == np.arange(size)))
-    return dense if ordered else dense[inverse]
-
-
-def to_tensor(array: np.ndarray) -> Tensor:
-    """Tensor of a numeric array, sharing memory where torch can."""
-    array = np.asarray(array)
-    if array.dtype.name in _WIDER:
-        array = array.astype(_WIDER[array.dtype.name])
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-        array = array.copy()
-    # Not ascontiguousarray, which would turn a 0-d array into a row.
-    return torch.from_numpy(array)
-
-
 def make_column(
     name: str,
     values: Any,
@@ -327,7 +258,7 @@ def make_column(
     >>> make_column("y", [0, 1, 1], torch.float32).store.dtype
     torch.int64
     """
-    column = Column(_store(name, values, dtype), scale=float(scale))
+    column = Column(make_store(name, values, dtype), scale=float(scale))
     if len(column.store.shape) == 0:
         raise DataError(f"column {name!r} is a single number; expected one row per observation")
     if column.width == 0:
@@ -338,88 +269,6 @@ def make_column(
         names=_check_names(name, column, names),
         image=_check_image(name, column, image),
     )
-
-
-def _store(name: str, values: Any, dtype: torch.dtype) -> Any:
-    """Tensor for arrays in memory; the array itself for lazy ones."""
-    if isinstance(values, Tensor):
-        return _check_tensor(name, values, dtype)
-    if _is_lazy(values):
-        _check_dtype(name, np.dtype(values.dtype))
-        # Only compressed rows can be sliced by row at a fair price.
-        return values.tocsr() if hasattr(values, "tocsr") else values
-    array = _to_array(name, values)
-    return _check_tensor(name, to_tensor(array), dtype)
-
-
-def _is_lazy(values: Any) -> bool:
-    if isinstance(values, (np.memmap, LazyRows)):
-        return True
-    if isinstance(values, (np.ndarray, np.generic)) or type(values).__module__.startswith("pandas"):
-        return False
-    return all(hasattr(values, part) for part in ("shape", "dtype", "__getitem__"))
-
-
-def _check_tensor(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
-    values = values.detach()
-    if values.layout is not torch.strided:
-        raise DataError(
-            f"column {name!r} is a sparse torch tensor; pass a scipy.sparse.csr_array, which "
-            "stays sparse until a batch is read, or call .to_dense()"
-        )
-    if values.is_complex():
-        raise DataError(
-            f"column {name!r} is complex ({values.dtype}); pass real and imaginary parts as two "
-            "columns"
-        )
-    return values.to(dtype) if values.is_floating_point() else values
-
-
-def _check_dtype(name: str, dtype: np.dtype) -> None:
-    if dtype.kind == "c":
-        raise DataError(
-            f"column {name!r} is complex ({dtype}); pass real and imaginary parts as two columns"
-        )
-    if dtype.kind in "Mm":
-        raise DataError(
-            f"column {name!r} holds dates ({dtype}); convert them to numbers, such as days "
-            "since a start"
-        )
-    if dtype.kind not in "biuf":
-        raise DataError(f"column {name!r} has dtype {dtype}; expected numbers")
-
-
-def _to_array(name: str, values: Any) -> np.ndarray:
-    """Numeric array of a list, array, Series or frame."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise DataError(
-            f"column {name!r} is not a rectangular array ({error}); every row needs the same shape"
-        ) from error
-    if array.dtype.kind in "OUST":
-        array = _numbers_of_objects(name, array)
-    _check_dtype(name, array.dtype)
-    return array
-
-
-def _numbers_of_objects(name: str, array: np.ndarray) -> np.ndarray:
-    """Floats of an object array that holds only numbers; otherwise say what it holds."""
-    for position, value in np.ndenumerate(array):
-        number = isinstance(value, (bool, int, float, np.number, np.bool_))
-        if not number or isinstance(value, str):
-            row = position[0] if position else 0
-            raise DataError(
-                f"column {name!r} (dtype {array.dtype}) holds {_shown(value)} at row {row}; "
-                "expected numbers (NaN for missing values). Encode it, or let "
-                "vaeppl.data.from_frame(df) turn text into integer codes with levels"
-            )
-    return array.astype(np.float64)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _check_fields(
@@ -459,3 +308,59 @@ def _check_image(
             f"{height} x {width}"
         )
     return int(height), int(width)
+
+
+def transformed(
+    name: str,
+    column: Column,
+    fn: Callable[[Tensor, torch.Generator | None], Tensor],
+    dtype: torch.dtype,
+    *,
+    fields: Sequence[Field] | None = None,
+    label: str | None = None,
+) -> Column:
+    """Add a transform to a column, after a trial on two rows.
+
+    Parameters
+    ----------
+    name : str
+        Name of the column, for messages.
+    column : Column
+    fn : callable
+        ``fn(batch, generator)``; see `Data.transform`.
+    dtype : torch.dtype
+        Floating type of the delivered values.
+    fields : sequence of Field, optional
+        What the transformed components are.
+    label : str, optional
+        What reports call the transform; the function's name if None.
+
+    Raises
+    ------
+    DataError
+        If `fn` returns no tensor, or changes the shape of a batch.
+
+    Examples
+    --------
+    >>> column = make_column("x", [1.0, 4.0], torch.float32)
+    >>> root = transformed("x", column, lambda x, generator: x.sqrt(), torch.float32)
+    >>> root.read(torch.tensor([1]), torch.float32)
+    tensor([2.])
+    """
+    label = label or str(getattr(fn, "__name__", "transform"))
+    sample = torch.arange(min(2, len(column)))
+    before = column.read(sample, dtype, None, torch.Generator().manual_seed(0))
+    # A copy, so that a function that changes its argument cannot harm the data.
+    after = fn(before.clone(), torch.Generator(before.device).manual_seed(0))
+    if not isinstance(after, Tensor):
+        raise DataError(
+            f"transform {label!r} of column {name!r} returned {type(after).__name__}; "
+            "expected a tensor of the batch's shape"
+        )
+    if after.shape != before.shape:
+        raise DataError(
+            f"transform {label!r} turns a batch of column {name!r} from shape "
+            f"{tuple(before.shape)} into {tuple(after.shape)}; it must keep the shape"
+        )
+    given = None if fields is None else tuple(fields)
+    return replace(column, transforms=(*column.transforms, Transform(label, fn)), fields=given)

@@ -17,7 +17,7 @@ import numpy as np
 
 from .errors import DownloadError
 
-__all__ = ["Files", "Remote", "cache_dir", "fetch", "is_cached"]
+__all__ = ["Files", "Remote", "cache_dir", "fetch", "is_cached", "open_npz", "read_npz"]
 
 # Files found whole in this process, by path, size and time of change: one check each is enough.
 _verified: set[tuple[str, int, int]] = set()
@@ -126,7 +126,7 @@ def _download(path: Path, remote: Remote, progress: bool) -> None:
             raise DownloadError(
                 f"could not download {remote.url} ({_first_line(error)}). Try again when there "
                 f"is a connection, or put the file {remote.file!r} at {path} by hand"
-            ) from error
+            ) from None
         _check(part, remote, f"what {remote.url} sent", "try again; nothing was kept")
         os.replace(part, path)
 
@@ -167,7 +167,9 @@ def _check_recorded(path: Path, remote: Remote, mend: str) -> None:
     try:
         checksum = str(json.loads(record.read_text())["checksum"])
     except (ValueError, KeyError, TypeError) as error:
-        raise DownloadError(f"cannot read the checksum in {record}; delete {record}") from error
+        raise DownloadError(
+            f"cannot read the checksum in {record} ({_first_line(error)}); delete {record}"
+        ) from None
     recorded = Remote(remote.file, remote.url, checksum)
     _check(path, recorded, f"file {path}", f"{mend} (and {record})")
 
@@ -252,14 +254,21 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         If the file is damaged.
     """
     try:
-        # NumPy leaves a file open that it fails to read, so it is opened here.
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
+        with open_npz(path) as archive:
             return {key: archive[key] for key in archive.files}
     except Exception as error:  # zipfile, zlib and NumPy each have their own
         raise DownloadError(
             f"cannot read {path} ({_first_line(error)}); it is damaged or cut short: delete it "
             "and load again"
-        ) from error
+        ) from None
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Any]:
+    """Archive of an .npz file, whose arrays are read when asked for; pickles are refused."""
+    # NumPy leaves a file open that it fails to read, so it is opened here.
+    with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
+        yield archive
 
 
 def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -306,7 +315,7 @@ def _make_folder(folder: Path) -> None:
         raise DownloadError(
             f"cannot make the cache folder {folder} ({error.strerror}); set VAEPPL_DATA_DIR to "
             "a folder that you may write to"
-        ) from error
+        ) from None
     if not os.access(folder, os.W_OK):
         raise DownloadError(
             f"cannot write to the cache folder {folder}; set VAEPPL_DATA_DIR to one that you can"

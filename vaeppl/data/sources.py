@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
-from .columns import Field
+from .annotated import from_anndata
 from .dataset import Data
+from .download import open_npz
 from .errors import DataError, did_you_mean
-from .kinds import kind_of_values
 from .registry import load
+from .tables import from_frame
 
 __all__ = ["as_data", "from_anndata", "from_frame", "from_origin"]
 
@@ -116,213 +116,6 @@ def from_origin(origin: Mapping[str, Any]) -> Data:
     return data
 
 
-def from_frame(
-    df: Any,
-    columns: Mapping[str, str | Sequence[str]] | None = None,
-    name: str = "frame",
-    *,
-    dtype: torch.dtype | None = None,
-) -> Data:
-    """Make `Data` of a pandas DataFrame.
-
-    Text and categories become integer codes with levels, booleans become 0 and 1, and missing
-    entries become NaN.
-
-    Parameters
-    ----------
-    df : pandas.DataFrame
-        The table, one row an observation.
-    columns : mapping, optional
-        From column name, as the model knows it, to one column of the table (values of shape
-        (N,)) or a list of them (values of shape (N, D), one field each). All columns of the
-        table go into ``"x"`` if None.
-    name : str
-        What reports call the data.
-    dtype : torch.dtype, optional
-        Floating type of the values, as in `Data`.
-
-    Returns
-    -------
-    Data
-
-    Raises
-    ------
-    DataError
-        If a column is not in the table, or holds dates or other things that are no numbers.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> df = pd.DataFrame({"mass": [1.5, 2.0, 3.1], "sex": ["f", "m", "f"]})
-    >>> data = from_frame(df, {"x": ["mass", "sex"], "y": "sex"})
-    >>> data.shape("x"), data.kind("x"), data.levels("y")
-    ((2,), 'mixed', ('f', 'm'))
-    """
-    wanted = {"x": list(df.columns)} if columns is None else columns
-    if not isinstance(wanted, Mapping):
-        raise DataError(
-            "columns must map names that the model knows to columns of the table, such as "
-            f"{{'x': ['length', 'mass'], 'y': 'rings'}}; not {wanted!r}"
-        )
-    arrays, fields = {}, {}
-    for key, chosen in wanted.items():
-        single = isinstance(chosen, str) or not isinstance(chosen, Sequence)
-        parts = [_frame_column(df, part) for part in ([chosen] if single else chosen)]
-        if not parts:
-            raise DataError(f"column {key!r} is made of no column of the table; name at least one")
-        fields[key] = tuple(field for _, field in parts)
-        arrays[key] = (
-            parts[0][0] if single else np.stack([v.astype(np.float64) for v, _ in parts], axis=1)
-        )
-    return Data(arrays, name=name, fields=fields, dtype=dtype)
-
-
-def from_anndata(
-    adata: Any,
-    layer: str | None = None,
-    x: str = "x",
-    obs: Mapping[str, str] | None = None,
-    *,
-    dtype: torch.dtype | None = None,
-) -> Data:
-    """Make `Data` of annotated single-cell data.
-
-    The matrix stays sparse, or on disk, until a batch is read.
-
-    Parameters
-    ----------
-    adata : anndata.AnnData
-        N cells by D genes.
-    layer : str, optional
-        The layer to read, ``adata.X`` if None.
-    x : str
-        What the model calls the matrix.
-    obs : mapping of str to str, optional
-        From column name to a column of ``adata.obs``, such as ``{"y": "cell_type"}``: categories
-        become codes with levels, numbers stay.
-    dtype : torch.dtype, optional
-        Floating type of the values, as in `Data`.
-
-    Returns
-    -------
-    Data
-
-    Raises
-    ------
-    DataError
-        If there is no such layer or column, or no matrix.
-
-    Examples
-    --------
-    >>> import anndata, numpy
-    >>> cells = anndata.AnnData(numpy.ones((3, 2), dtype="float32"))
-    >>> from_anndata(cells).shape("x")
-    (2,)
-    """
-    if layer is not None and layer not in adata.layers:
-        raise DataError(
-            f"the AnnData has no layer {layer!r}; {did_you_mean(layer, adata.layers.keys())}"
-        )
-    matrix = adata.X if layer is None else adata.layers[layer]
-    if matrix is None:
-        raise DataError(f"the AnnData has no X; name a layer of {list(adata.layers.keys())}")
-    arrays: dict[str, Any] = {x: matrix}
-    fields: dict[str, tuple[Field, ...]] = {}
-    for key, column in (obs or {}).items():
-        arrays[key], field = _frame_column(adata.obs, column)
-        fields[key] = (field,)
-    # Names only: to infer kinds here would read the whole matrix.
-    names = {x: tuple(adata.var_names)}
-    return Data(arrays, name="anndata", fields=fields, field_names=names, dtype=dtype)
-
-
-# Tables
-
-
-def _frame_column(df: Any, column: Any) -> tuple[np.ndarray, Field]:
-    """Numbers of one column of a table, and what they are."""
-    import pandas as pd
-
-    if column not in df.columns:
-        raise DataError(
-            f"the table has no column {column!r}; {did_you_mean(str(column), df.columns)}"
-        )
-    series = df[column]
-    if getattr(series, "ndim", 1) != 1:
-        raise DataError(f"the table has several columns called {column!r}; rename them")
-    if series.dtype == object:
-        series = _inferred(series)
-    name = str(column)
-    if pd.api.types.is_datetime64_any_dtype(series) or series.dtype.kind in "mM":
-        raise DataError(
-            f"column {name!r} holds dates ({series.dtype}); convert them to numbers, such as "
-            "days since a start"
-        )
-    if pd.api.types.is_bool_dtype(series):
-        return _plain_numbers(series), Field(name, "binary")
-    if pd.api.types.is_numeric_dtype(series):
-        return _numeric(name, series)
-    return _categorical(name, series)
-
-
-def _inferred(series: Any) -> Any:
-    """Give an object column the type of what it holds: numbers, booleans, or text."""
-    seen = series.dropna()
-    if not len(seen):
-        return series.astype("float64")  # nothing was observed
-    if all(isinstance(value, (bool, np.bool_)) for value in seen):
-        return series.astype("boolean")
-    return series.infer_objects()
-
-
-def _plain_numbers(series: Any) -> np.ndarray:
-    """Integers where nothing is missing, otherwise floats with NaN."""
-    if series.isna().any():
-        return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
-    whole = series.dtype.kind in "biu"
-    return np.asarray(series.to_numpy(dtype=np.int64 if whole else np.float64))
-
-
-def _numeric(name: str, series: Any) -> tuple[np.ndarray, Field]:
-    if series.dtype.kind == "c":
-        raise DataError(f"column {name!r} is complex; pass real and imaginary parts as two columns")
-    values = _plain_numbers(series)
-    seen = values[np.isfinite(values)]
-    kind = "real"
-    if seen.size:
-        whole = bool(np.all(seen == np.round(seen)))
-        kind = kind_of_values(float(seen.min()), float(seen.max()), whole)
-    return values, Field(name, kind)
-
-
-def _categorical(name: str, series: Any) -> tuple[np.ndarray, Field]:
-    """Codes of text or categories; NaN where an entry is missing."""
-    for row, value in enumerate(series):
-        if not (isinstance(value, (str, int, float, bool, np.generic)) or _is_missing(value)):
-            raise DataError(
-                f"column {name!r} holds {value!r} at row {row}; expected numbers, text or "
-                "categories"
-            )
-    # Mixed types cannot be sorted, text can.
-    category = series if series.dtype.name == "category" else _as_text(series).astype("category")
-    codes = category.cat.codes.to_numpy()
-    levels = tuple(str(level) for level in category.cat.categories)
-    values = codes.astype(np.int64)
-    if (codes < 0).any():
-        values = np.where(codes < 0, np.nan, codes.astype(np.float64))
-    return values, Field(name, "categorical", levels)
-
-
-def _as_text(series: Any) -> Any:
-    return series.astype(object).map(str, na_action="ignore")
-
-
-def _is_missing(value: Any) -> bool:
-    import pandas as pd
-
-    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
-
-
 # Files and names
 
 
@@ -358,8 +151,7 @@ def _from_text(
 
 
 def _read_npz(path: Path, columns: Any) -> dict[str, Any]:
-    # NumPy leaves a file open that it fails to read, so it is opened here.
-    with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
+    with open_npz(path) as archive:
         chosen = _choose_keys({key: key for key in archive.files}, columns)
         return {name: archive[key] for name, key in chosen.items()}
 

@@ -14,6 +14,7 @@ with β the KL weight (β-VAE: Higgins et al. 2017; annealing: Bowman et al. 201
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -129,7 +130,7 @@ class ELBO(Trace_ELBO):
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
-        return float(loss)
+        return float(loss.detach())
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the objective; its gradient is an estimate of the objective's."""
@@ -137,6 +138,16 @@ class ELBO(Trace_ELBO):
         particles = self._get_traces(model, guide, args, kwargs)
         losses = [self._particle_loss(p, q) / self.num_particles for p, q in particles]
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+    def _guess_max_plate_nesting(self, model: Any, guide: Any, args: Any, kwargs: Any) -> None:
+        """Find it as Pyro does, without the log line."""
+        logger = logging.getLogger("pyro.infer.elbo")
+        level = logger.level
+        logger.setLevel(logging.WARNING)
+        try:
+            super()._guess_max_plate_nesting(model, guide, args, kwargs)
+        finally:
+            logger.setLevel(level)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         """Trace the guide and the model against it; log-probabilities are computed as needed."""

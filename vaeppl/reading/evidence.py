@@ -64,20 +64,32 @@ class EvidenceReport(_Report):
 
     @property
     def mc_se(self) -> float:
-        """Standard error of the mean from the finite number of particles alone."""
+        """Standard error of the mean from the finite number of particles alone.
+
+        Too small where Pareto k is above 0.7: the weights that matter may not have been drawn.
+        """
         return float((self.rows["mc_se"] ** 2).sum() ** 0.5) / len(self.rows)
 
     @property
     def share_unreliable(self) -> float:
-        """Share of rows with Pareto k above 0.7, whose estimate is not to be trusted."""
-        return float((self.rows["pareto_k"] > 0.7).mean())
+        """Share of rows with Pareto k above 0.7, whose estimate is not to be trusted.
+
+        NaN where there are too few particles to tell (fewer than 25).
+        """
+        k = self.rows["pareto_k"]
+        return float("nan") if k.isna().all() else float((k > 0.7).mean())
+
+    @property
+    def reliability(self) -> str:
+        """What the Pareto k of the rows say, in words."""
+        share = self.share_unreliable
+        return "unknown" if math.isnan(share) else f"> 0.7 for {share:.1%} of rows"
 
     def __repr__(self) -> str:
         return (
-            f"log p(x) = {self.mean:.2f} ± {self.se:.2f} nats/row "
+            f"log p(x) = {self.mean:.2f} ± {_number(self.se)} nats/row "
             f"({len(self.rows)} rows, {self.num_particles} particles, Monte Carlo ± "
-            f"{self.mc_se:.2g}); ELBO {self.rows['elbo'].mean():.2f}; "
-            f"Pareto k > 0.7 for {self.share_unreliable:.1%} of rows"
+            f"{self.mc_se:.2g}); ELBO {self.rows['elbo'].mean():.2f}; Pareto k {self.reliability}"
         )
 
 
@@ -116,9 +128,14 @@ class ELBOReport(_Report):
 
     def __repr__(self) -> str:
         return (
-            f"ELBO = {self.mean:.2f} ± {self.se:.2f} nats/row "
+            f"ELBO = {self.mean:.2f} ± {_number(self.se)} nats/row "
             f"(reconstruction {self.reconstruction:.2f}, KL {self.kl:.2f}; {len(self.rows)} rows)"
         )
+
+
+def _number(value: float) -> str:
+    """Return a standard error in words; a single row has none."""
+    return "?" if math.isnan(value) else f"{value:.2f}"
 
 
 def evidence(
@@ -249,6 +266,7 @@ def _left_to_the_model(site: Any, guide_trace: Any) -> bool:
 
 def _summary(log_w: Tensor) -> dict[str, Tensor]:
     """Return the estimates for each row from log-weights of shape ``(K, B)``."""
+    tail = pareto_k(log_w)
     log_w = log_w.double()
     k = log_w.shape[0]
     relative = (log_w - log_w.max(0).values).exp()
@@ -258,7 +276,7 @@ def _summary(log_w: Tensor) -> dict[str, Tensor]:
         "mc_se": relative.std(0) / (math.sqrt(k) * mean),
         "elbo": log_w.mean(0),
         "ess": relative.sum(0).square() / relative.square().sum(0),
-        "pareto_k": pareto_k(log_w),
+        "pareto_k": tail,
     }
 
 

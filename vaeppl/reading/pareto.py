@@ -41,9 +41,13 @@ def pareto_k(log_weights: Tensor) -> Tensor:
         return torch.full_like(log_weights[0], torch.nan)
     ordered = log_weights.double().sort(0).values
     ordered = ordered - ordered[-1]
-    cutoff = ordered[-tail - 1].exp()
+    smallest = torch.finfo(torch.float64).tiny  # below it there are no digits to fit
+    cutoff = ordered[-tail - 1].exp().clamp(min=smallest)
     excess = (ordered[-tail:].exp() - cutoff).T  # (rows, tail), ascending
-    flat = excess[:, -1] <= 1e-12
+    # Weights that differ by the rounding of their logarithms alone are all the same.
+    largest = log_weights.amax(0).double().abs().nan_to_num(posinf=1.0).clamp(min=1.0)
+    rounding = torch.finfo(log_weights.dtype).eps * largest
+    flat = excess[:, -1] <= 20 * rounding
     tied = (excess[:, 0] <= 0) & ~flat  # weights of discrete latents are; each row by itself, then
     safe = torch.where((flat | tied)[:, None], torch.linspace(1.0, 2.0, tail).to(excess), excess)
     k = _generalised_pareto_shape(safe)

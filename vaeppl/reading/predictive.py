@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pyro.poutine as poutine
@@ -67,8 +68,13 @@ def sample(
     """
     if num_rows < 1:
         raise ValueError(f"num_rows is at least 1; given {num_rows}")
-    pair = as_pair(source, guide)
+    pair = as_pair(source, guide or (_no_guide if inspect.isfunction(source) else None))
     columns: dict[str, Tensor] = {}
+    if given is None and pair.required:
+        raise ValueError(
+            f"{pair.name} is conditional on {', '.join(map(repr, pair.required))}: pass given="
+            f"{{{', '.join(f'{c!r}: ...' for c in pair.required)}}} with a row for each draw"
+        )
     if given is not None:
         fixed = as_data(given)
         if len(fixed) != num_rows:
@@ -82,6 +88,10 @@ def sample(
         absent = {c: None for c in pair.columns if c not in columns}
         trace = poutine.trace(story).get_trace(**columns, **absent)
     return {s["name"]: s["value"] for s in sample_sites(trace) if tracing.is_variable(s)}
+
+
+def _no_guide(**columns: Any) -> None:
+    """Stand in for a guide where only the story is asked."""
 
 
 def _global_draws(pair: Pair, data: Any, seed: int) -> dict[str, Tensor]:

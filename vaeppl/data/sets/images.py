@@ -1,29 +1,23 @@
-"""The data sets of the zoo, one parser and one entry each."""
+"""Pictures: digits, MNIST and what is made of it, faces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from importlib import resources
-from typing import Any
 
 import numpy as np
 import torch
 
-from .columns import Field
-from .dataset import Data
-from .download import Files, Remote, read_npz
-from .errors import DataError, DownloadError
-from .parsers import read_amat, read_expression_table, read_idx
-from .registry import DataSet, register
-from .sources import from_frame
+from ..columns import Field
+from ..dataset import Data
+from ..download import Files, Remote, read_npz
+from ..errors import DownloadError
+from ..parsers import read_amat, read_idx
+from ..registry import DataSet, register
+from .labels import labels
 
 __all__: list[str] = []
 
 _DIGIT_LEVELS = tuple(str(digit) for digit in range(10))
-
-
-def _labels(levels: Iterable[Any], name: str = "y") -> tuple[Field]:
-    return (Field(name, "categorical", tuple(str(level) for level in levels)),)
 
 
 def _consecutive(sizes: dict[str, int]) -> dict[str, torch.Tensor]:
@@ -35,9 +29,6 @@ def _consecutive(sizes: dict[str, int]) -> dict[str, torch.Tensor]:
     }
 
 
-# Tables and pictures that come with scikit-learn
-
-
 def _digits(files: Files) -> Data:
     # Each pixel counts the dark ones of a 4 x 4 block, so 0..16.
     from sklearn.datasets import load_digits
@@ -45,30 +36,8 @@ def _digits(files: Files) -> Data:
     bunch = load_digits()
     return Data(
         {"x": bunch.data.astype(np.uint8), "y": bunch.target},
-        fields={"x": [Field("x", "count", total=16)], "y": _labels(bunch.target_names)},
+        fields={"x": [Field("x", "count", total=16)], "y": labels(bunch.target_names)},
         image_shape={"x": (8, 8)},
-    )
-
-
-def _wine(files: Files) -> Data:
-    from sklearn.datasets import load_wine
-
-    return _from_bunch(load_wine())
-
-
-def _breast_cancer(files: Files) -> Data:
-    from sklearn.datasets import load_breast_cancer
-
-    return _from_bunch(load_breast_cancer())
-
-
-def _from_bunch(bunch: Any) -> Data:
-    return Data(
-        {"x": bunch.data, "y": bunch.target},
-        fields={
-            "x": [Field(str(name), "real") for name in bunch.feature_names],
-            "y": _labels(bunch.target_names),
-        },
     )
 
 
@@ -81,26 +50,6 @@ register(
         "Alpaydin and Kaynak (1998), UCI Optical Recognition of Handwritten Digits; "
         "comes with scikit-learn",
         _digits,
-    )
-)
-register(
-    DataSet(
-        "wine",
-        "Chemical analysis of wines of three cultivars",
-        "178 x 13",
-        "CC BY 4.0",
-        "Aeberhard and Forina (1991), UCI Wine; comes with scikit-learn",
-        _wine,
-    )
-)
-register(
-    DataSet(
-        "breast_cancer",
-        "Shapes of cell nuclei in breast masses, malignant or benign",
-        "569 x 30",
-        "CC BY 4.0",
-        "Wolberg et al. (1995), UCI Breast Cancer Wisconsin (Diagnostic); comes with scikit-learn",
-        _breast_cancer,
     )
 )
 
@@ -118,15 +67,12 @@ _MNIST_FILES = tuple(Remote(file, _MNIST_URL + file, sum_) for file, sum_ in _MN
 
 
 def _mnist(files: Files, *, binarize: str | None = None, seed: int = 0) -> Data:
-    images = [read_idx(files.path(f"{part}-images-idx3-ubyte.gz")) for part in ("train", "t10k")]
-    labels = [read_idx(files.path(f"{part}-labels-idx1-ubyte.gz")) for part in ("train", "t10k")]
+    pixels = [read_idx(files.path(f"{part}-images-idx3-ubyte.gz")) for part in ("train", "t10k")]
+    digits = [read_idx(files.path(f"{part}-labels-idx1-ubyte.gz")) for part in ("train", "t10k")]
     data = Data(
-        {
-            "x": np.concatenate(images).reshape(-1, 784),
-            "y": np.concatenate(labels),
-        },
+        {"x": np.concatenate(pixels).reshape(-1, 784), "y": np.concatenate(digits)},
         scale={"x": 255},
-        fields={"x": [Field("x", "unit")], "y": _labels(_DIGIT_LEVELS)},
+        fields={"x": [Field("x", "unit")], "y": labels(_DIGIT_LEVELS)},
         image_shape={"x": (28, 28)},
         splits=_consecutive({"train": 55_000, "valid": 5_000, "test": 10_000}),
     )
@@ -165,7 +111,7 @@ def _binarized_mnist(files: Files) -> Data:
     # The published set has no labels; a packed file may have them, found by matching to MNIST.
     if all(f"{part}_label" in arrays for part in parts):
         columns["y"] = np.concatenate([arrays[f"{part}_label"] for part in parts])
-        fields["y"] = _labels(_DIGIT_LEVELS)
+        fields["y"] = labels(_DIGIT_LEVELS)
     return Data(
         columns,
         fields=fields,
@@ -202,7 +148,7 @@ _ANGLE_STEP = 22.5  # degrees; 16 angles make a circle
 
 def _rotated_mnist(files: Files) -> Data:
     threes = read_idx(files.path("train-images-idx3-ubyte.gz"))
-    with resources.as_file(resources.files(__package__) / "resources/rotated_mnist3.npz") as path:
+    with resources.as_file(resources.files("vaeppl.data") / "resources/rotated_mnist3.npz") as path:
         index = read_npz(path)
     parts = ("train", "valid", "test")
     which = np.concatenate([index[f"{part}_id"] for part in parts]).astype(np.int64)
@@ -219,7 +165,7 @@ def _rotated_mnist(files: Files) -> Data:
         },
         fields={
             "x": [Field("x", "real")],  # spline interpolation overshoots [0, 1]
-            "object": _labels(range(len(index["mnist_train_index"])), "object"),
+            "object": labels(range(len(index["mnist_train_index"])), "object"),
             "angle": [Field("angle", "real")],
             "object_features": [Field(f"pca[{i}]", "real") for i in range(features.shape[1])],
         },
@@ -290,184 +236,5 @@ register(
         "Brendan Frey and Sam Roweis, https://cs.nyu.edu/~roweis/data.html",
         _frey_faces,
         (_FREY,),
-    )
-)
-
-
-# Counts of RNA molecules in single cells
-
-
-def _counts(file: str) -> Callable[[Files], Data]:
-    """Make the parser of one file of counts."""
-
-    def parse(files: Files) -> Data:
-        arrays = files.arrays(file)
-        return Data(
-            {"x": arrays["counts"], "y": arrays["labels"], "batch": arrays["batches"]},
-            fields={
-                "x": [Field(str(gene), "count") for gene in arrays["gene_names"]],
-                "y": _labels(arrays["label_names"]),
-                "batch": _labels(range(int(arrays["batches"].max()) + 1), "batch"),
-            },
-        )
-
-    return parse
-
-
-def _register_counts(
-    name: str, file: str, checksum: str, title: str, shape: str, licence: str, source: str
-) -> None:
-    register(
-        DataSet(
-            name,
-            title,
-            shape,
-            licence,
-            source,
-            _counts(file),
-            (Remote(file, None, checksum),),
-            folder="singlecell",
-        )
-    )
-
-
-_register_counts(
-    "zeisel3",
-    "zeisel3_558.npz",
-    "sha256:cb36672eb4bf5b5b5a85df2d2409941f1a87fa219f1b68f253f7018f94dab0a9",
-    "Mouse cortex: UMI counts, 3 of the 7 cell types",
-    "1464 x 558",
-    "GPL-2+",
-    "Zeisel et al. (2015), Science 347:1138",
-)
-_register_counts(
-    "cellbench",
-    "cellbench5cl_720.npz",
-    "sha256:d4a542a8c9940ace79a56b2bea1d52202aca81394acfa50a495dc2dc8f573b35",
-    "Five cell lines told apart by genotype, in 3 batches: UMI counts",
-    "909 x 720",
-    "MIT",
-    "Tian et al. (2019), Nature Methods 16:479 (CellBench)",
-)
-_register_counts(
-    "pbmc8k",
-    "pbmc8k_200.npz",
-    "sha256:3bbccae938e69ba70dbabed211ee55996bcc213c842c95008c5aaece50c35742",
-    "Blood cells (10x Genomics): UMI counts, 5 cell types",
-    "7439 x 200",
-    "BSD-3-Clause",
-    "Zheng et al. (2017), Nature Communications 8:14049; 10x Genomics PBMC 8k",
-)
-
-_CORTEX = Remote(
-    "expression_mRNA_17-Aug-2014.txt",
-    "https://exampledata.scverse.org/scvi-tools/expression_mRNA_17-Aug-2014.txt",
-    None,
-)
-_CORTEX_PARSED = "expression_mRNA_17-Aug-2014.npz"
-
-
-def _cortex(files: Files) -> Data:
-    from scipy import sparse
-
-    arrays = files.parsed(_CORTEX_PARSED, lambda: read_expression_table(files.path(_CORTEX.file)))
-    shape = (int(arrays["shape"][0]), int(arrays["shape"][1]))
-    counts = sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
-    if "cell:level1class" not in arrays:
-        raise DataError(f"{_CORTEX.file} has no row 'level1class'; is it the right file?")
-    columns: dict[str, Any] = {"x": counts}
-    fields = {"x": tuple(Field(str(gene), "count") for gene in arrays["gene_names"])}
-    for name, row in (("y", "cell:level1class"), ("subclass", "cell:level2class")):
-        if row in arrays:
-            levels, columns[name] = np.unique(arrays[row], return_inverse=True)
-            fields[name] = _labels(levels, name)
-    return Data(columns, fields=fields)
-
-
-register(
-    DataSet(
-        "cortex",
-        "Mouse cortex, the whole table: UMI counts, 7 cell types",
-        "3005 x 19972",
-        "none stated",
-        "Zeisel et al. (2015), Science 347:1138; http://linnarssonlab.org/cortex/",
-        _cortex,
-        (_CORTEX,),
-        folder="singlecell",
-        parsed=_CORTEX_PARSED,
-    )
-)
-
-
-# Tables of mixed columns
-
-
-def _geyser(files: Files) -> Data:
-    import pandas as pd
-
-    frame = pd.read_csv(files.path("geyser.csv"))
-    measured = ["duration", "waiting"]
-    levels, kind = np.unique(frame["kind"], return_inverse=True)
-    return Data(
-        {"x": frame[measured].to_numpy(dtype=np.float64), "y": kind},
-        # Waiting times are rounded to minutes, which does not make them counts.
-        fields={"x": [Field(name, "positive") for name in measured], "y": _labels(levels)},
-    )
-
-
-_ABALONE = [
-    "sex",
-    "length",
-    "diameter",
-    "height",
-    "whole_weight",
-    "shucked_weight",
-    "viscera_weight",
-    "shell_weight",
-    "rings",
-]
-
-
-def _abalone(files: Files) -> Data:
-    import pandas as pd
-
-    frame = pd.read_csv(files.path("abalone.csv"), header=None, names=_ABALONE)
-    return from_frame(frame, {"x": _ABALONE[:-1], "y": "rings"})
-
-
-register(
-    DataSet(
-        "geyser",
-        "Eruptions of Old Faithful: duration and waiting time in minutes, short or long",
-        "272 x 2",
-        "public",
-        "Azzalini and Bowman (1990), Applied Statistics 39:357; put the file in the cache by hand",
-        _geyser,
-        (
-            Remote(
-                "geyser.csv",
-                None,
-                "sha256:ce8f6bd15967c9a3dee345aaf268f6b92623abb1e1d313e04d79b720aa6b8bd6",
-            ),
-        ),
-        folder="tabular",
-    )
-)
-register(
-    DataSet(
-        "abalone",
-        "Abalone shells: sex, 7 measures, and the rings that tell their age",
-        "4177 x 8",
-        "CC BY 4.0",
-        "Nash et al. (1994), UCI Abalone; put the file in the cache by hand",
-        _abalone,
-        (
-            Remote(
-                "abalone.csv",
-                None,
-                "sha256:eb2de13be807e9bb9ec4128b9c89b98ab23d7739121cfd17b7dde69b46ba7bf6",
-            ),
-        ),
-        folder="tabular",
     )
 )

@@ -1,0 +1,67 @@
+"""Estimators by name: what each estimates, and what it says of itself."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import pyro.infer
+import pytest
+import torch
+
+from vaeppl import estimators, rows
+from vaeppl.estimators import ELBO
+
+
+def model(x):
+    with rows(x):
+        z = pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def guide(x):
+    """The posterior, so that each estimate is the evidence whatever is drawn."""
+    with rows(x):
+        pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+
+@pytest.mark.parametrize("name", estimators.available())
+def test_every_estimator_gives_the_evidence_at_the_posterior(name):
+    x = torch.randn(4)
+    options = {"num_particles": 2000, "vectorize_particles": True, "max_plate_nesting": 1}
+    if name == "trace_enum_elbo":
+        options["strict_enumeration_warning"] = False
+    estimator = estimators.get(name, **options)
+    exact = -dist.Normal(0.0, 2**0.5).log_prob(x).sum().item()
+    assert estimator.loss(model, guide, x) == pytest.approx(exact, abs=0.2)
+    assert estimator.num_particles == 2000
+
+
+@pytest.mark.parametrize("name", estimators.available())
+def test_every_estimator_gives_an_account_of_itself(name):
+    assert len(estimators.about(name).split()) >= 10
+    assert isinstance(estimators.get(name), pyro.infer.ELBO)
+
+
+def test_options_reach_the_estimator():
+    elbo = estimators.get("elbo_monte_carlo", num_particles=3, free_bits=0.2)
+    assert isinstance(elbo, ELBO) and not elbo.analytic_kl
+    assert (elbo.num_particles, elbo.free_bits) == (3, 0.2)
+    assert estimators.get("elbo").analytic_kl
+
+
+def test_an_estimator_is_returned_as_it_is():
+    elbo = ELBO(3)
+    assert estimators.get(elbo) is elbo
+    with pytest.raises(ValueError, match="given has its options already: give free_bits to its"):
+        estimators.get(elbo, free_bits=0.5)
+
+
+def test_unknown_names_and_options_are_refused():
+    with pytest.raises(ValueError, match="unknown estimator 'ebo': did you mean 'elbo'"):
+        estimators.get("ebo")
+    with pytest.raises(ValueError, match="unknown estimator"):
+        estimators.about("ebo")
+    with pytest.raises(ValueError, match=r"'elbo' does not take these options.*'alpha'"):
+        estimators.get("elbo", alpha=0.5)
+    with pytest.raises(ValueError, match="'trace_elbo' does not take these options"):
+        estimators.get("trace_elbo", free_bits=0.5)

@@ -1,0 +1,19 @@
+"""Pictures of a fit: how it went, what the story draws, what the latents hold, where it fails."""
+
+from .checks import evidence, posterior_predictive_check
+from .curves import learning_curve
+from .files import save_all
+from .images import manifold, reconstructions, samples
+from .latent import active_units, embedding
+
+__all__ = [
+    "active_units",
+    "embedding",
+    "evidence",
+    "learning_curve",
+    "manifold",
+    "posterior_predictive_check",
+    "reconstructions",
+    "samples",
+    "save_all",
+]
