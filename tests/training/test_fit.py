@@ -358,6 +358,12 @@ class TestObjective:
         assert last["elbo"] == pytest.approx(last["reconstruction"] - last["kl"], abs=1e-4)
         assert strong.elbo(binary()).mean == pytest.approx(last["elbo"], abs=0.3)
 
+    def test_an_estimator_given_ready_made_keeps_its_weight(self):
+        strong = vaeppl.estimators.ELBO(kl_weight=20.0)
+        assert (fit(estimator=strong).history["kl_weight"] == 20.0).all()
+        with pytest.raises(ValueError, match="to the estimator itself"):
+            fit(estimator=strong, free_bits=0.1)
+
     def test_annealing_reaches_full_weight(self):
         history = fit(epochs=5, kl_weight=schedules.Linear(0.0, 1.0, share=0.5)).history
         assert history["kl_weight"].iloc[0] < 1.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,16 @@ import pyro.infer
 import torch
 
 from .. import __version__, checks, estimators
-from ..catalogue import source_of
 from ..config import to_config
 from ..data import Data, as_data
-from ..errors import CheckpointError, ColumnError
+from ..errors import ColumnError, StoryError
 from ..fitted import Fit, RunFolder, seconds_of
 from ..model import Model
 from ..pair import Pair, as_pair
-from . import checkpoint, schedules
+from . import schedules
 from .loop import Trainer, check_weights, make_optimizer
 from .progress import ProgressBar
+from .runs import can_resume, describe_data, describe_model, restore, write_checkpoint
 from .seeds import derived_seed, seeded
 from .state import State
 
@@ -67,7 +66,7 @@ def fit(
     weight_decay: float = 0.0,
     lr_schedule: Any = "constant",
     clip_norm: float | None = None,
-    kl_weight: Any = 1.0,
+    kl_weight: Any = None,
     free_bits: float = 0.0,
     valid: Any = None,
     patience: int | None = None,
@@ -115,6 +114,7 @@ def fit(
     kl_weight
         Weight β of the KL in the objective, a number or a schedule:
         ``schedules.Linear(0, 1, share=0.3)`` anneals it. The ELBO reported is never weighted.
+        ``None``: that of the estimator, which is 1 unless it was given another.
     free_bits
         Nats that each latent dimension may cost at no loss.
     valid
@@ -174,9 +174,8 @@ def fit(
     checks.check(pair, train, batch_size=batch_size)
     if held_out is not None:
         checks.check(pair, held_out)
-    options = {"free_bits": free_bits} if free_bits else {}
-    elbo = estimators.get(estimator, **_particles(estimator, num_particles), **options)
-    beta, factor = schedules.get(kl_weight), schedules.get(lr_schedule)
+    elbo = _estimator(estimator, num_particles, free_bits)
+    beta, factor = _beta(kl_weight, elbo), schedules.get(lr_schedule)
     check_weights(elbo, beta, free_bits)
     settings = Settings(
         estimator=estimator if isinstance(estimator, str) else type(estimator).__name__,
@@ -201,9 +200,8 @@ def fit(
         "settings": asdict(settings),
     }
     folder = None if out is None else RunFolder(Path(out))
-    goes_on = folder is not None and _can_resume(folder, config, resume)
-    with ExitStack() as stack:
-        stack.enter_context(seeded(seed))
+    goes_on = folder is not None and can_resume(folder, config, resume)
+    with seeded(seed):
         fabric = _fabric(accelerator, devices, precision)
         _initialise(pair, train, seed)
         trainer = Trainer(
@@ -224,7 +222,7 @@ def fit(
             patience=patience,
         )
         if folder is not None:
-            trainer.state = _restore(folder, trainer) if goes_on else State()
+            trainer.state = restore(folder, trainer) if goes_on else State()
             if fabric.is_global_zero:
                 folder.write_config(config)
         bar = ProgressBar(epochs, trainer.state.epoch, enabled=progress and fabric.is_global_zero)
@@ -236,15 +234,27 @@ def fit(
     return result
 
 
-def _particles(estimator: Any, num_particles: int) -> dict[str, int]:
+def _estimator(estimator: Any, num_particles: int, free_bits: float) -> Any:
+    """Return the estimator; one that is given ready-made keeps its own options."""
     if isinstance(estimator, str):
-        return {"num_particles": num_particles}
-    if num_particles not in (1, estimator.num_particles):
+        options = {"free_bits": free_bits} if free_bits else {}
+        return estimators.get(estimator, num_particles=num_particles, **options)
+    made = estimators.get(estimator)
+    if num_particles not in (1, made.num_particles):
         raise ValueError(
-            f"the estimator given has {estimator.num_particles} particles, but num_particles="
+            f"the estimator given has {made.num_particles} particles, but num_particles="
             f"{num_particles}; give the number to one of them only"
         )
-    return {}
+    if free_bits:
+        raise ValueError("give free_bits to the estimator itself, as it is given ready-made")
+    return made
+
+
+def _beta(kl_weight: Any, estimator: Any) -> schedules.Schedule:
+    """Return the schedule of the KL weight; that of the estimator if none is asked for."""
+    if kl_weight is None:
+        kl_weight = float(getattr(estimator, "kl_weight", 1.0))
+    return schedules.get(kl_weight)
 
 
 def _split(data: Data, valid: Any, seed: int) -> tuple[Data, Data | None]:
@@ -280,7 +290,7 @@ def _initialise(pair: Pair, train: Data, seed: int) -> None:
     first = train.take(torch.arange(min(8, len(train))), device=pair.device)
     pair.initialise(_as_dtype(pair.batch(first), pair))
     if not any(p.requires_grad for p in pair.parameters()):
-        raise checks.StoryError(f"{pair.name} has no parameter that could be fitted")
+        raise StoryError(f"{pair.name} has no parameter that could be fitted")
 
 
 def _as_dtype(batch: dict[str, torch.Tensor], pair: Pair) -> dict[str, torch.Tensor]:
@@ -305,7 +315,7 @@ def _train(trainer: Trainer, folder: RunFolder | None, bar: ProgressBar, every: 
                 and trainer.fabric.is_global_zero
                 and (due or epoch == trainer.epochs)
             ):
-                _checkpoint(folder, trainer)
+                write_checkpoint(folder, trainer)
                 saved = now
     except KeyboardInterrupt:
         trainer.state.stopped = "interrupted"
@@ -314,102 +324,6 @@ def _train(trainer: Trainer, folder: RunFolder | None, bar: ProgressBar, every: 
     if trainer.state.best_weights and trainer.state.stopped != "interrupted":
         trainer.pair.load_state_dict(trainer.state.best_weights)
     trainer.pair.eval()
-
-
-def _checkpoint(folder: RunFolder, trainer: Trainer) -> None:
-    state = trainer.state
-    optimizer, groups = checkpoint.optimizer_tensors(trainer.optimizer)
-    tensors = {f"weights/{k}": v for k, v in trainer.pair.state_dict().items()}
-    tensors |= {f"best/{k}": v for k, v in state.best_weights.items()}
-    tensors |= {f"optimizer/{k}": v for k, v in optimizer.items()}
-    meta = {
-        "epoch": state.epoch,
-        "step": state.step,
-        "history": state.history,
-        "best": [state.best_elbo if state.best_epoch else None, state.best_epoch],
-        "stopped": state.stopped,
-        "optimizer": groups,
-    }
-    checkpoint.write(folder.checkpoints, state.epoch, tensors, meta)
-
-
-def _restore(folder: RunFolder, trainer: Trainer) -> State:
-    """Put parameters and optimiser where the checkpoint left them."""
-    tensors, meta = checkpoint.read(folder.checkpoints)
-
-    def part(prefix: str) -> dict[str, torch.Tensor]:
-        return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-    trainer.pair.load_state_dict(part("weights/"))
-    checkpoint.restore_optimizer(trainer.optimizer, part("optimizer/"), meta["optimizer"])
-    best, best_epoch = meta["best"]
-    return State(
-        epoch=meta["epoch"],
-        step=meta["step"],
-        history=meta["history"],
-        best_elbo=-float("inf") if best is None else best,
-        best_epoch=best_epoch,
-        best_weights=part("best/"),
-        stopped="early" if meta["stopped"] == "early" else "",
-    )
-
-
-def _can_resume(folder: RunFolder, config: dict[str, Any], resume: bool) -> bool:
-    """Tell whether there is a run to go on with; refuse to touch one that is another."""
-    if not folder.exists():
-        return False
-    if not resume:
-        raise CheckpointError(
-            f"{folder.path} holds a run already; pass resume=True (--resume) to go on with it, or "
-            "give another folder as out="
-        )
-    there = folder.read_config()
-    for part in ("vaeppl", "model", "data", "settings"):
-        _compare(part, there.get(part), config[part], folder.path)
-    return checkpoint.has_checkpoint(folder.checkpoints)
-
-
-def _compare(path: str, there: Any, here: Any, folder: Path) -> None:
-    """Raise at the first entry in which two configurations differ."""
-    if path == "settings.epochs":  # a run may be made longer
-        return
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in [*here, *(there.keys() - here.keys())]:
-            _compare(f"{path}.{key}", there.get(key), here.get(key), folder)
-    elif there != _through_json(here):
-        raise CheckpointError(
-            f"the run in {folder} cannot be resumed: its {path} is {there!r}, now it is {here!r}. "
-            "Call fit as then, or give another folder as out="
-        )
-
-
-def _through_json(value: Any) -> Any:
-    return [_through_json(v) for v in value] if isinstance(value, tuple) else value
-
-
-def describe_model(pair: Pair) -> dict[str, Any]:
-    """Return what is written about the model: how to build it, or at least its name and shapes."""
-    shapes = {k: list(p.shape) for k, p in pair.named_parameters() if not k.startswith("stored")}
-    described = {"name": pair.name, "config": _model_config(pair), "parameters": shapes}
-    source = source_of(type(pair.source[0])) if isinstance(pair.source[0], Model) else None
-    return described if source is None else {**described, "source": source}
-
-
-def _model_config(pair: Pair) -> Any:
-    try:
-        return to_config(pair.source[0])
-    except TypeError:
-        return {"opaque": pair.name}
-
-
-def describe_data(train: Data, data: Data) -> dict[str, Any]:
-    """Return what is written about the data: where to have them again, and their fingerprint."""
-    return {
-        "name": data.name,
-        "origin": data.origin,
-        "rows": len(train),
-        "fingerprint": train.fingerprint(),
-    }
 
 
 def _last_words(trainer: Trainer, folder: RunFolder | None) -> str:
