@@ -13,6 +13,7 @@ so that p(y | x) = ∫ p(y | x, z) p(z | x) dz may have several modes. The guide
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import pyro
 import torch
@@ -63,6 +64,8 @@ class CVAE(Model):
     >>> fit.sample(4, given={"x": torch.zeros(4, 3)})["y"].shape
     torch.Size([4, 6])
     """
+
+    likelihood_columns = MappingProxyType({"likelihood": "y", "condition": "x"})
 
     def __init__(
         self,
@@ -138,6 +141,8 @@ class Regression(Model):
     >>> fit.reconstruct(data)["y"].shape
     torch.Size([50, 6])
     """
+
+    likelihood_columns = MappingProxyType({"likelihood": "y", "condition": "x"})
 
     def __init__(
         self,

@@ -85,11 +85,20 @@ def test_an_unknown_name_suggests_the_nearest():
 # --- in a file ---
 
 
+def test_a_file_may_import_what_stands_beside_it(file):
+    helper = file("helper_beside_it.py", "SCALE = 3.0\n")
+    path = file("story_with_helper.py", STORY + "\nfrom helper_beside_it import SCALE\n")
+    before = list(sys.path)
+    find(str(path))
+    assert sys.path == before
+    assert sys.modules["helper_beside_it"].__file__ == str(helper)
+
+
 def test_a_file_with_one_model_needs_no_class_name(file):
-    path = file("my_story.py")
+    path = file("lone_story.py")
     cls = find(str(path))
     assert cls.__name__ == "Mine" and find(f"{path}:Mine").__name__ == "Mine"
-    assert cls.__module__ == "my_story"
+    assert cls.__module__ == "lone_story"
     model = build_for(cls, Data({"x": [[1.0, 2.5], [0.5, 3.0]]}))
     assert model.config() == {"x_dim": 2, "scale": 2.0}
     source = source_of(cls)
@@ -97,8 +106,8 @@ def test_a_file_with_one_model_needs_no_class_name(file):
 
 
 def test_an_edited_file_is_run_again(file):
-    find(str(file("my_story.py")))
-    cls = find(str(file("my_story.py", STORY.replace("scale=2.0", "scale=5.0"))))
+    find(str(file("lone_story.py")))
+    cls = find(str(file("lone_story.py", STORY.replace("scale=2.0", "scale=5.0"))))
     assert cls().scale == 5.0
 
 

@@ -150,3 +150,20 @@ finally:
 """
     out = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert out.strip().endswith("not loaded")
+
+
+def test_a_conditional_model_takes_its_columns_by_name(run, tmp_path):
+    code, text = run(
+        "fit", "cvae", "--data", "digits", "--column", "x=y", "--column", "y=x", *SMALL,
+        "--out", "r",
+    )  # fmt: skip
+    assert code == 0, text
+    arguments = json.loads((tmp_path / "r" / "config.json").read_text())["model"]["config"][
+        "arguments"
+    ]
+    assert arguments["condition"]["arguments"] == {"num_classes": 10}
+    assert arguments["likelihood"]["arguments"] == {"total_count": 16}
+    code, text = run("evaluate", "r", "--num-particles", 5)
+    assert code == 0, text
+    code, text = run("plot", "r")
+    assert code == 0, text

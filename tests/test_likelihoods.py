@@ -167,12 +167,10 @@ def test_log_prob_is_the_sum_of_the_columns_in_closed_form(case):
     assert p.event_shape == (COLUMNS,) and p.batch_shape == (20,)
 
 
-@pytest.mark.parametrize("case", CASES, ids=ids)
+@pytest.mark.parametrize("case", CASES[:-1], ids=ids[:-1])  # codes have no mean
 def test_draws_have_the_mean_that_is_said(case):
     likelihood, _ = case()
     p = likelihood(torch.randn(likelihood.num_params) / 2)
-    if isinstance(likelihood, Categorical):
-        pytest.skip("codes have no mean")
     draws = p.sample((20_000,))
     error = (draws.mean(0) - p.mean).abs()
     assert (error < 5 * draws.std(0) / len(draws) ** 0.5).all()

@@ -217,6 +217,12 @@ def test_any_object_with_both_methods_is_a_pair():
     assert pair.takes_missing and pair.name == "Story" and pair.columns == ("x",)
 
 
+def test_columns_that_cannot_be_done_without():
+    pair = Pair(lambda x, y=None, w=None: None, lambda x, y, w=None: None)
+    assert pair.required == ("x",) and pair.required_to_fit == ("x", "y")
+    assert Pair(VAE(3)).required == () and Pair(VAE(3)).required_to_fit == ("x",)
+
+
 def test_device_and_dtype():
     assert Pair(VAE(3, 1).double()).dtype == torch.float64
     empty = Pair(lambda x=None: None, lambda x=None: None)
@@ -238,3 +244,29 @@ def test_a_model_without_a_guide_is_refused(source):
 def test_a_class_is_not_an_object_of_it():
     with pytest.raises(StoryError, match=r"VAE is a class: pass an object of it, VAE\(...\)"):
         Pair(VAE)
+
+
+def test_networks_of_functions_go_to_evaluation_and_are_saved_with_their_buffers():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+
+    def model(x=None):
+        pyro.module("network", network)
+        with rows(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with rows(x):
+            pyro.sample("z", dist.Normal(network(x), 1.0).to_event(1))
+
+    pair = Pair(model, guide)
+    pair.initialise({"x": torch.randn(8, 3)})
+    assert [n for n, _ in pair.named_parameters()] == [
+        "networks.network.0.weight",
+        "networks.network.0.bias",
+        "networks.network.1.weight",
+        "networks.network.1.bias",
+    ]
+    assert "networks.network.1.running_mean" in pair.state_dict()
+    pair.eval()
+    assert not network.training

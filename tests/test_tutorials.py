@@ -64,7 +64,6 @@ def test_there_is_a_tutorial():
     assert NOTEBOOKS
 
 
-@pytest.mark.slow
 @each_notebook
 def test_it_runs(path):
     before = path.read_bytes()

@@ -67,11 +67,15 @@ def _run_file(path: Path) -> ModuleType:
         raise StoryError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    # As for a script, so that the file may import what stands beside it.
+    sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        sys.path.pop(0)
     return module
 
 
@@ -118,8 +122,8 @@ def source_of(cls: type) -> dict[str, str] | None:
 def build_for(cls: type[Model], data: Data, arguments: Mapping[str, Any] | None = None) -> Model:
     """Build a model for some data.
 
-    An argument ``<column>_dim`` that is not given is the width of that column; a ``likelihood``
-    that is not given is chosen by :func:`likelihood_for`.
+    An argument ``<column>_dim`` that is not given is the width of that column; a likelihood that
+    is not given (see ``Model.likelihood_columns``) is chosen by :func:`likelihood_for`.
 
     Parameters
     ----------
@@ -147,8 +151,9 @@ def build_for(cls: type[Model], data: Data, arguments: Mapping[str, Any] | None 
         column = name.removesuffix("_dim")
         if name.endswith("_dim") and column in data and name not in arguments:
             arguments[name] = math.prod(data.shape(column))
-    if "likelihood" in parameters and "likelihood" not in arguments and "x" in data:
-        arguments["likelihood"] = likelihood_for(data, "x")
+    for name, column in cls.likelihood_columns.items():
+        if name in parameters and name not in arguments and column in data:
+            arguments[name] = likelihood_for(data, column)
     return cls(**arguments)
 
 

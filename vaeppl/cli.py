@@ -38,6 +38,12 @@ Columns = Annotated[
     list[str] | None,
     typer.Option("--column", help="A model's column from a table's: x=length,mass or y=rings."),
 ]
+Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
+OtherData = Annotated[str | None, typer.Option(help="Other rows; those of the run if not given.")]
+Split = Annotated[str | None, typer.Option(help="train, valid, test or all; test if there is one.")]
+ModelFile = Annotated[
+    str | None, typer.Option(help="FILE.py:Class, where the model's file has moved.")
+]
 
 
 @app.command()
@@ -142,18 +148,12 @@ def fit(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    data: Annotated[
-        str | None, typer.Option(help="Other rows to score; those of the run if not given.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="train, valid, test or all; test if there is one.")
-    ] = None,
+    run: Run,
+    data: OtherData = None,
+    split: Split = None,
     num_particles: Annotated[int, typer.Option(help="Draws for each row.")] = 500,
     seed: Annotated[int, typer.Option(help="Fixes the draws.")] = 0,
-    model: Annotated[
-        str | None, typer.Option(help="FILE.py:Class, where the model's file has moved.")
-    ] = None,
+    model: ModelFile = None,
     data_options: DataOptions = None,
     columns: Columns = None,
 ) -> None:
@@ -200,16 +200,10 @@ def evaluate(
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    data: Annotated[
-        str | None, typer.Option(help="Other rows to draw; those of the run if not given.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="train, valid, test or all; test if there is one.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="FILE.py:Class, where the model's file has moved.")
-    ] = None,
+    run: Run,
+    data: OtherData = None,
+    split: Split = None,
+    model: ModelFile = None,
     data_options: DataOptions = None,
     columns: Columns = None,
 ) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
+from types import MappingProxyType
 from typing import Any
 
 import pyro
@@ -102,6 +103,9 @@ class Model(Configurable, PyroModule):
     ----------
     takes_missing : bool
         Whether NaN entries in a column mean "missing". ``False``: they are refused.
+    likelihood_columns : mapping of str to str
+        Which arguments of the constructor are likelihoods, and of which column: so that they can
+        be chosen from data where they are not given (``{"likelihood": "x"}``).
 
     Examples
     --------
@@ -118,6 +122,7 @@ class Model(Configurable, PyroModule):
     """
 
     takes_missing: bool = False
+    likelihood_columns: Mapping[str, str] = MappingProxyType({"likelihood": "x"})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

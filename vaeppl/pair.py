@@ -35,7 +35,8 @@ class Pair(nn.Module):
     -----
     Parameters made by ``pyro.param`` and ``pyro.module`` live in a store of this pair's own, so
     two pairs whose sites bear the same names share nothing, and Pyro's global store is left as it
-    was. Run the pair inside :meth:`active`.
+    was. Run the pair inside :meth:`active`. Networks that plain functions use belong to the pair
+    too, whether or not ``pyro.module`` names them.
 
     Examples
     --------
@@ -83,6 +84,7 @@ class Pair(nn.Module):
         for role, owner in zip(("story", "guide_owner"), self.source, strict=False):
             owner = owner if isinstance(owner, nn.Module) else getattr(owner, "__self__", None)
             self.add_module(role, owner if isinstance(owner, nn.Module) else None)
+        self.networks = nn.ModuleDict(_networks(story, q) if guide is not None else {})
         self.stored = nn.ParameterDict()
         self._store: Any = {"params": {}, "constraints": {}}
         quick = isinstance(model, Model) and not _pyro_managed(model)
@@ -183,6 +185,22 @@ def _name(source: Any) -> str:
 def _function(story: Any) -> Any:
     """Return what carries the signature: an nn.Module's is that of its ``forward``."""
     return story.forward if isinstance(story, nn.Module) else story
+
+
+def _networks(*stories: Any) -> dict[str, nn.Module]:
+    """Return the torch modules that plain functions use, by the names they have there.
+
+    So they change to evaluation with the pair, move with it, and are saved with their buffers.
+    """
+    found: dict[str, nn.Module] = {}
+    for story in stories:
+        function = inspect.unwrap(story)
+        if inspect.isfunction(function):
+            variables = inspect.getclosurevars(function)
+            for name, value in {**variables.globals, **variables.nonlocals}.items():
+                if isinstance(value, nn.Module) and value not in found.values():
+                    found[name if name not in found else f"{name}_{len(found)}"] = value
+    return found
 
 
 def _takes_any(story: Any) -> bool:

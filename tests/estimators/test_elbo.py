@@ -832,23 +832,31 @@ def test_a_model_without_latents_is_scored_by_its_likelihood():
 
 
 def test_svi_finds_the_posterior():
-    story = LinearGaussian("full")
+    """Back from a guide that was moved off it."""
+    story = LinearGaussian("full").be_exact()
     for p in (story.W, story.b, story.log_sigma):
         p.requires_grad_(False)
     guide_parameters = [story.A, story.c, story.tril]
+    with torch.no_grad():
+        story.c.add_(0.5)
+        story.A.mul_(0.7)
 
     def guide(x):
         for name, p in zip("Act", guide_parameters, strict=True):
             pyro.param(name, p)
         story.guide(x)
 
+    def gap():
+        loss = ELBO(200, analytic_kl=False).loss(story.model, story.guide, story.x)
+        return loss + story.log_evidence().item()
+
+    assert gap() > 3
     with pyro.get_param_store().scope():
-        optim = pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.985})
-        svi = SVI(story.model, guide, optim, ELBO(3, analytic_kl=False))
-        for _ in range(200):
+        optim = pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.97})
+        svi = SVI(story.model, guide, optim, ELBO(analytic_kl=False))
+        for _ in range(150):
             svi.step(story.x)
-    loss = ELBO(300, analytic_kl=False).loss(story.model, story.guide, story.x)
-    assert -loss == pytest.approx(story.log_evidence().item(), abs=0.15)
+    assert gap() == pytest.approx(0, abs=0.1)
 
 
 def test_elbo_module_holds_the_parameters():

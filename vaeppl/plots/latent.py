@@ -132,11 +132,16 @@ def _tsne(z: np.ndarray, seed: int) -> np.ndarray:
     return points
 
 
+def _has_labels(rows: Data) -> bool:
+    """Tell whether there is a column ``y`` with one number a row."""
+    return "y" in rows and rows.shape("y") == ()
+
+
 def _labels(
     rows: Data, labels: Any, index: np.ndarray
 ) -> tuple[np.ndarray | None, Sequence[str] | None]:
     """Return the labels of the chosen rows, and the names of their codes if they have some."""
-    if labels is None or (isinstance(labels, str) and labels == "y" and "y" not in rows):
+    if labels is None or (isinstance(labels, str) and labels == "y" and not _has_labels(rows)):
         return None, None
     if isinstance(labels, str):
         values = to_array(rows.columns(labels).take(index)[labels])

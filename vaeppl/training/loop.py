@@ -118,16 +118,27 @@ class Trainer:
         with self.pair.active(self.rows), pyro.validation_enabled(False):
             for number, (batch, weight) in enumerate(self._batches(epoch), start=1):
                 self._schedule()
-                loss = self.wrapped(batch, self.rows) * weight
+                where = f"epoch {epoch}, batch {number}"
+                loss = self._loss(batch, where) * weight
                 if number % self.look_every == 0 and not loss.isfinite():
-                    self._fail(batch, f"epoch {epoch}, batch {number}")
+                    self._fail(batch, where)
                 self.fabric.backward(loss)
-                self._apply_step(batch, f"epoch {epoch}, batch {number}")
+                self._apply_step(batch, where)
                 share = len(next(iter(batch.values()))) / self.rows
                 total += self.objective.terms(loss, self.rows).to(total.dtype) * share
         self.state.epoch = epoch
         summed = torch.as_tensor(self.fabric.all_reduce(total, reduce_op="sum"))
         return self._record(epoch, summed)
+
+    def _loss(self, batch: Batch, where: str) -> Tensor:
+        try:
+            loss: Tensor = self.wrapped(batch, self.rows)
+        except (RuntimeError, ValueError) as error:
+            # Some distributions refuse to be drawn from with parameters that are not finite.
+            if nonfinite.bad_parameter(self.pair) is None:
+                raise
+            raise NonFiniteELBO(nonfinite.explain(self.pair, batch, self.rows, where)) from error
+        return loss
 
     def _apply_step(self, batch: Batch, where: str) -> None:
         if self.clip_norm is not None:

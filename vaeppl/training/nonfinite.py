@@ -31,10 +31,9 @@ def explain(pair: Pair, batch: Batch, rows: int, where: str) -> str:
     """
     # The message only reports what can be seen again; the draws of the failed step are gone.
     found = f"the ELBO is not finite at {where}: "
-    bad = [n for n, p in pair.named_parameters() if not p.isfinite().all()]
-    if bad:
+    if (bad := bad_parameter(pair)) is not None:
         return found + (
-            f"the parameter {bad[0]!r} holds NaN or infinity (the step before diverged). "
+            f"the parameter {bad!r} holds NaN or infinity (the step before diverged). "
             "Lower lr, or give clip_norm=10"
         )
     with torch.no_grad(), pyro.validation_enabled(False), pair.active(rows):
@@ -50,6 +49,12 @@ def explain(pair: Pair, batch: Batch, rows: int, where: str) -> str:
         "no site is, when the batch is run again, so it was a rare draw or a gradient. "
         "Lower lr, or give clip_norm=10"
     )
+
+
+def bad_parameter(pair: Pair) -> str | None:
+    """Name a parameter that holds NaN or infinity, if there is one."""
+    bad = (n for n, p in pair.named_parameters() if not p.isfinite().all())
+    return next(bad, None)
 
 
 def _reason(site: Any) -> str:

@@ -41,6 +41,8 @@ def write_checkpoint(folder: RunFolder, trainer: Trainer) -> None:
 
 def restore(folder: RunFolder, trainer: Trainer) -> State:
     """Put parameters and optimiser where the checkpoint left them."""
+    for leftover in folder.path.rglob(".*.tmp"):  # of a process killed while it wrote
+        leftover.unlink()
     tensors, meta = checkpoint.read(folder.checkpoints)
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
