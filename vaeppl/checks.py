@@ -15,8 +15,8 @@ from torch.distributions import Independent, constraints
 
 from .config import Configurable
 from .data import Data
+from .distributions import MixedColumns
 from .errors import ColumnError, StoryError, unknown_name
-from .likelihoods import MixedColumns
 from .pair import Batch, Pair
 from .reading.tracing import quiet
 from .training.seeds import seeded

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..data import Data, as_data
+from ..distributions import centre
 from ..estimators.elbo import sample_sites
-from ..likelihoods import centre
 from ..pair import Batch, Pair, as_pair
 from ..training.seeds import derived_seed
 from . import tracing

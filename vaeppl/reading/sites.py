@@ -8,8 +8,8 @@ import pyro.poutine as poutine
 from torch import Tensor
 
 from ..data import Data
+from ..distributions import centre
 from ..estimators.elbo import sample_sites
-from ..likelihoods import centre
 from ..pair import Batch, Pair
 from . import tracing
 from .predictive import AtMean

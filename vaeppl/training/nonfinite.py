@@ -9,7 +9,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
-from ..likelihoods import MixedColumns
+from ..distributions import MixedColumns
 from ..pair import Batch, Pair
 
 __all__ = ["explain"]
