@@ -10,6 +10,7 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.distributions import ExpandedDistribution, MaskedDistribution
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
@@ -26,7 +27,7 @@ __all__ = ["check", "check_batch_size", "check_columns", "check_sites", "check_v
 CHUNK = 4096  # rows whose values are checked at a time
 
 
-def check(pair: Pair, data: Data, *, batch_size: int | None = None) -> None:
+def check(pair: Pair, data: Data, *, batch_size: int | None = None) -> bool:
     """Check everything that can be checked before training; raise at the first fault.
 
     Parameters
@@ -37,6 +38,11 @@ def check(pair: Pair, data: Data, *, batch_size: int | None = None) -> None:
         The rows it will be fitted to.
     batch_size
         Rows in a minibatch; not checked if ``None``.
+
+    Returns
+    -------
+    bool
+        Whether the story scales its rows up to the full data, as ``vaeppl.rows`` does.
 
     Raises
     ------
@@ -49,8 +55,9 @@ def check(pair: Pair, data: Data, *, batch_size: int | None = None) -> None:
     if batch_size is not None:
         check_batch_size(batch_size, len(data))
     with seeded(0):  # columns may be drawn as they are read
-        trace = check_sites(pair, data)
+        trace, scaled = check_sites(pair, data, batch_size)
         check_values(pair, data, trace)
+    return scaled
 
 
 def check_batch_size(batch_size: int, rows: int) -> None:
@@ -105,8 +112,13 @@ def _check_finite(data: Data, column: str) -> None:
         )
 
 
-def check_sites(pair: Pair, data: Data) -> Any:
-    """Run guide and model on the first rows and compare their sites; return the model's trace.
+def check_sites(pair: Pair, data: Data, batch_size: int | None = None) -> tuple[Any, bool]:
+    """Run guide and model on the first rows and compare their sites.
+
+    Returns
+    -------
+    tuple of a trace and bool
+        The model's trace, and whether its rows are scaled up to the full data.
 
     Raises
     ------
@@ -122,6 +134,8 @@ def check_sites(pair: Pair, data: Data) -> Any:
     }
     full = len(data)
     with quiet(pair, full), _store_apart():
+        if isinstance(pair.source[-1], AutoGuide):
+            _check_autoguide(pair, _run(pair, "model", batch), few)
         try:
             guide_trace = _run(pair, "guide", batch)
         except StoryError:
@@ -131,10 +145,13 @@ def check_sites(pair: Pair, data: Data) -> Any:
             raise
         model_trace = _run(pair, "model", batch, guide_trace)
     _check_same_latents(pair, model_trace, guide_trace, data)
+    _check_names(pair, model_trace, batch)
     _check_events(pair, model_trace, guide_trace)
     _check_plates(model_trace, guide_trace)
-    _check_scale(pair, model_trace, few, full)
-    return model_trace
+    scaled = few == full or rows_are_scaled(pair, model_trace, few, full)
+    if not scaled and batch_size != full:
+        _check_globals(pair, model_trace, few)
+    return model_trace, scaled
 
 
 @contextmanager
@@ -249,27 +266,85 @@ def _scale(site: Any) -> str:
     return _number(torch.as_tensor(site["scale"]).double().mean())
 
 
-def _check_scale(pair: Pair, trace: Any, few: int, full: int) -> None:
+def rows_are_scaled(pair: Pair, trace: Any, few: int, full: int) -> bool:
+    """Tell whether a story scales its rows up to the full data, as ``vaeppl.rows`` does.
+
+    Parameters
+    ----------
+    trace
+        A trace of the model on ``few`` of the ``full`` rows.
+
+    Raises
+    ------
+    StoryError
+        The plate of rows has a size of its own, and it is another.
+    """
+    for column, site in _observed_columns(pair, trace, few):
+        frames = _rows_frames(site, few)
+        if not frames:
+            return False
+        for frame in frames:
+            size = frame.full_size or frame.size
+            if size not in (few, full):
+                raise StoryError(
+                    f"the plate {frame.name!r} of site {column!r} is said to have {size} rows, but "
+                    f"the rows fitted are {full}: write `with vaeppl.rows({column}):` instead"
+                )
+            return bool(size == full)
+    return True
+
+
+def _check_globals(pair: Pair, trace: Any, few: int) -> None:
     """Refuse global latents beside rows that are not scaled up to the full data."""
-    if few == full:
-        return
-    for column in pair.columns:
-        site = trace.nodes.get(column)
-        if site is None or not site["is_observed"] or len(site["value"]) != few:
-            continue
-        frames = {f.name: f for f in site["cond_indep_stack"] if f.size == few}
-        scaled = any((f.full_size or f.size) == full for f in frames.values())
+    for column, site in _observed_columns(pair, trace, few):
+        plates = {frame.name for frame in _rows_frames(site, few)}
         outside = [
             n
             for n, s in _latents(trace).items()
-            if not frames.keys() & {f.name for f in s["cond_indep_stack"]}
+            if not plates & {f.name for f in s["cond_indep_stack"]}
         ]
-        if outside and not scaled:
+        if outside:
             raise StoryError(
                 f"{pair.name} has latents outside the plate of rows ({', '.join(outside)}), but "
                 f"site {column!r} is not scaled from the minibatch to the full data, so the ELBO "
                 "would be wrong: write `with vaeppl.rows(x):` in model and guide"
             )
+
+
+def _observed_columns(pair: Pair, trace: Any, few: int) -> Iterator[tuple[str, Any]]:
+    for column in pair.columns:
+        site = trace.nodes.get(column)
+        if site is not None and site["is_observed"] and len(site["value"]) == few:
+            yield column, site
+
+
+def _rows_frames(site: Any, few: int) -> list[Any]:
+    return [frame for frame in site["cond_indep_stack"] if frame.size == few]
+
+
+def _check_names(pair: Pair, trace: Any, batch: Batch) -> None:
+    """Refuse a site that observes a column under another name."""
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and site["is_observed"] and name not in pair.columns:
+            for column, values in batch.items():
+                if site["value"] is values:
+                    raise StoryError(
+                        f"site {name!r} of {pair.name} observes column {column!r}: give the site "
+                        f"the column's name, pyro.sample({column!r}, ..., obs={column}), so that "
+                        "it is checked, drawn and scored as that column"
+                    )
+
+
+def _check_autoguide(pair: Pair, trace: Any, few: int) -> None:
+    """Refuse Pyro's autoguides for latents of the rows: they have parameters row by row."""
+    guide = pair.source[-1]
+    local = [n for n, s in _latents(trace).items() if _rows_frames(s, few)]
+    if isinstance(guide, AutoGuide) and local:
+        raise StoryError(
+            f"{type(guide).__name__} has a parameter for each row of the latents "
+            f"{', '.join(map(repr, local))}, so it cannot be fitted by minibatches nor to new "
+            "rows; write a guide that takes the columns, q(latents | columns)"
+        )
 
 
 def check_values(pair: Pair, data: Data, trace: Any) -> None:

@@ -9,6 +9,7 @@ from .config import build, opaque_arguments
 from .data import as_data, from_origin
 from .errors import CheckpointError
 from .files import load_state, read_json, read_tensors, write_json, write_tensors, write_whole
+from .model import Model
 from .pair import Pair, as_pair
 from .reading import criticism, export, predictive
 from .reading import evidence as _evidence
@@ -89,10 +90,11 @@ class Fit:
         """A row an epoch, indexed by epoch."""
         import pandas as pd
 
-        return pd.DataFrame(self._records).astype({"epoch": int, "step": int}).set_index("epoch")
+        records = pd.DataFrame(self._records, columns=None if self._records else ["epoch", "step"])
+        return records.astype({"epoch": int, "step": int}).set_index("epoch")
 
     def __repr__(self) -> str:
-        last = self._records[self.best_epoch - 1] if self._records else {}
+        last = self._records[self.best_epoch - 1] if self.best_epoch else {}
         elbo = f", ELBO {last['elbo']:.2f} nats/row" if "elbo" in last else ""
         held = f", held-out {last['valid_elbo']:.2f}" if "valid_elbo" in last else ""
         return f"Fit({self.pair.name}, {len(self._records)} epochs, {self.stopped}{elbo}{held})"
@@ -158,6 +160,17 @@ class Fit:
         """Export to ArviZ; see :func:`vaeppl.to_arviz`."""
         return export.to_arviz(self, self._rows(data), **options)
 
+    def _read_again(self, origin: dict[str, Any]) -> Data:
+        described = self.config["data"]
+        rows = from_origin(origin).train
+        if (share := described.get("held_out_share")) is not None:
+            rows = rows.split(valid=share, test=0, seed=self.config["settings"]["seed"]).train
+        if rows.fingerprint() != described["fingerprint"]:
+            raise CheckpointError(
+                f"the rows of {described['name']!r} are no longer those that were fitted; pass data"
+            )
+        return rows
+
     def _rows(self, data: Any) -> Any:
         """Return the rows given, or those that were fitted (a loaded fit reads them again)."""
         if data is not None:
@@ -166,7 +179,7 @@ class Fit:
             origin = self.config.get("data", {}).get("origin")
             if origin is None:
                 raise CheckpointError("a fit that was loaded does not hold its data: pass them")
-            self.train = from_origin(origin).train
+            self.train = self._read_again(origin)
         return self.train
 
 
@@ -211,7 +224,7 @@ def load(
         model = _build_model(config, folder, classes)
     pair = as_pair(model, guide)
     tensors = read_tensors(folder.weights)
-    if any(name.startswith("stored.") for name in tensors):
+    if data is not None or tensors.keys() - pair.state_dict().keys():
         _run_once(pair, data)
     load_state(pair, tensors, str(folder.weights))
     pair.eval()
@@ -231,10 +244,12 @@ def _build_model(config: dict[str, Any], folder: RunFolder, classes: Any) -> Any
 def _run_once(pair: Pair, data: Any) -> None:
     """Run functions that make their parameters by ``pyro.param``, so that they can be filled."""
     if data is None:
-        raise CheckpointError(
-            f"{pair.name} makes its parameters as it runs; pass a few rows: "
-            "vaeppl.load(path, model, guide, data=...)"
-        )
+        if not isinstance(pair.source[0], Model):
+            raise CheckpointError(
+                f"{pair.name} makes its parameters as it runs; pass a few rows: "
+                "vaeppl.load(path, model, guide, data=...)"
+            )
+        return
     rows = as_data(data)
     first = rows.take(range(min(8, len(rows))))
     pair.initialise(pair.batch(first))

@@ -148,7 +148,7 @@ class TestEdits:
         x = torch.randn(400, 1, generator=g) @ torch.tensor([[2.0, -1.0, 1.0, 0.5, 1.5]])
         x = x + noise * torch.randn(400, 5, generator=g)
         vae = Scaled(5, 1, likelihood=likelihoods.Normal(1.0), hidden=())
-        run = fit(vae, {"x": x}, epochs=120, lr=0.03, lr_schedule="cosine", batch_size=100)
+        run = fit(vae, {"x": x}, epochs=250, lr=0.05, lr_schedule="cosine", batch_size=100)
         assert math.exp(run.pair.state_dict()["stored.loc"]) == pytest.approx(noise, rel=0.1)
         assert (run.history["global"] < 0).all()
         draws = run.sample(5)

@@ -25,6 +25,11 @@ def binary(n=60, d=6, seed=0):
     return {"x": (torch.rand(n, d, generator=torch.Generator().manual_seed(seed)) < 0.4).float()}
 
 
+def sparse(n=60, d=6):
+    """Few ones, so that a story fitted to them is much better than one that is not."""
+    return {"x": (torch.rand(n, d, generator=torch.Generator().manual_seed(1)) < 0.1).float()}
+
+
 def small(**kwargs):
     return VAE(6, 2, hidden=(8,), **kwargs)
 
@@ -73,7 +78,7 @@ class TestReproducibility:
         assert second.history["elbo"].iloc[0] > first.history["elbo"].iloc[0] + 0.1
 
     def test_the_elbo_rises(self):
-        history = fit(epochs=40, lr=0.01).history
+        history = fit(data=sparse(), epochs=40, lr=0.01).history
         assert history["elbo"].iloc[-5:].mean() > history["elbo"].iloc[:5].mean() + 0.2
         assert np.allclose(history["elbo"], history["reconstruction"] - history["kl"], atol=1e-4)
 
@@ -141,6 +146,53 @@ class TestMinibatches:
         assert np.mean(parts) == pytest.approx(full, rel=1e-5)
         assert (8 * uneven[0] + 4 * uneven[1]) / 12 == pytest.approx(full, rel=1e-5)
 
+    def test_a_plate_written_by_hand_gives_the_same_elbo(self):
+        def pair(rows):
+            def model(x=None):
+                with rows(x):
+                    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                    pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+            def guide(x):
+                shift = pyro.param("shift", torch.tensor(0.0))
+                with rows(x):
+                    pyro.sample("z", dist.Normal(x / 2 + shift, 0.5**0.5))
+
+            return model, guide
+
+        x = torch.randn(96)
+        elbos = []
+        for rows in (vaeppl.rows, lambda x: pyro.plate("data", len(x))):
+            model, guide = pair(rows)
+            run = vaeppl.fit(
+                model, {"x": x}, guide=guide, epochs=2, batch_size=20, valid=0.3, progress=False
+            )
+            elbos.append(run.history[["elbo", "valid_elbo"]].to_numpy())
+        assert np.allclose(elbos[0], elbos[1], atol=1e-4)
+
+    def test_a_site_must_bear_the_name_of_its_column(self):
+        def model(x=None):
+            with vaeppl.rows(x):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("obs", dist.Normal(z, 1.0), obs=x)
+
+        def guide(x):
+            with vaeppl.rows(x):
+                pyro.sample("z", dist.Normal(x / 2, pyro.param("s", torch.tensor(1.0))))
+
+        with pytest.raises(StoryError, match="site 'obs' of model observes column 'x'"):
+            vaeppl.fit(model, {"x": torch.randn(9)}, guide=guide, epochs=1, progress=False)
+
+    def test_an_autoguide_of_row_latents_is_refused(self):
+        def model(x=None):
+            with vaeppl.rows(x):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        guide = pyro.infer.autoguide.AutoNormal(model)
+        with pytest.raises(StoryError, match="a parameter for each row"):
+            vaeppl.fit(model, {"x": torch.randn(20)}, guide=guide, epochs=1, progress=False)
+
     def test_a_global_posterior_is_that_of_the_full_data_and_not_of_a_batch(self):
         # A conjugate normal mean: fitted by minibatches of 10 of 200 rows.
         x = torch.randn(200, generator=torch.Generator().manual_seed(0)) + 1.0
@@ -179,6 +231,23 @@ class TestStopping:
         assert run.elbo(data.valid, num_particles=300).mean == pytest.approx(
             held_out.max(), abs=0.15
         )
+
+    def test_held_out_rows_of_data_with_splits_are_their_valid_split(self):
+        parts = vaeppl.data.Data(binary(80)).split(valid=0.25, test=0, seed=0)
+        mine = fit(small(), parts.train, valid=parts, seed=0)
+        theirs = fit(small(), parts, seed=0)
+        assert mine.history["valid_elbo"].tolist() == theirs.history["valid_elbo"].tolist()
+
+    def test_ctrl_c_in_the_first_epoch_keeps_what_there_is(self, monkeypatch, tmp_path):
+        def interrupt(self, batch, where):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(vaeppl.training.loop.Trainer, "_apply_step", interrupt)
+        run = fit(out=tmp_path / "run")
+        assert run.stopped == "interrupted"
+        assert len(run.history) == 0
+        assert "interrupted" in repr(run)
+        assert vaeppl.load(tmp_path / "run").stopped == "interrupted"
 
     def test_a_share_can_be_held_out_by_seed(self):
         run = fit(valid=0.25)
@@ -380,7 +449,7 @@ class TestObjective:
 
     @pytest.mark.parametrize("name", ["elbo_monte_carlo", "trace_elbo", "trace_mean_field_elbo"])
     def test_other_estimators_fit_as_well(self, name):
-        history = fit(epochs=60, lr=0.02, estimator=name).history
+        history = fit(data=sparse(), epochs=60, lr=0.02, estimator=name).history
         assert history["elbo"].iloc[-1] > history["elbo"].iloc[0] + 0.2
 
     def test_an_optimizer_of_the_users_own(self):
@@ -423,7 +492,15 @@ class TestNonFinite:
         ({"data": {"x": torch.zeros(20, 5)}}, ColumnError, "x_dim=6"),
         ({"batch_size": 61}, ColumnError, "a number from 1 to 60"),
         ({"batch_size": 0}, ColumnError, "a number from 1 to 60"),
-        ({"epochs": 0}, ValueError, "epochs is at least 1"),
+        ({"epochs": 0}, ValueError, "epochs is a whole number, at least 1"),
+        ({"epochs": 2.5}, ValueError, "epochs is a whole number"),
+        ({"seed": None}, ValueError, "seed is a whole number, at least 0"),
+        ({"patience": 0, "valid": 0.2}, ValueError, "patience is a whole number"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every is a whole number"),
+        ({"clip_norm": -1.0}, ValueError, "clip_norm is a number > 0; given -1.0"),
+        ({"lr": "0.1"}, ValueError, "lr is a number > 0"),
+        ({"kl_weight": -1.0}, ValueError, "kl_weight is >= 0 throughout"),
+        ({"estimator": pyro.infer.Trace_ELBO}, ValueError, r"a class: pass an object"),
         ({"estimator": "ebo"}, ValueError, "did you mean 'elbo'"),
         ({"optimizer": "adamm"}, ValueError, "did you mean 'adam"),
         ({"lr_schedule": "cosin"}, ValueError, "did you mean 'cosine'"),

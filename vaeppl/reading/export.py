@@ -194,7 +194,7 @@ def _shot(
     q = trace(poutine.replay(pair.guide, trace=shared))
     story = poutine.replay(pair.model, trace=q)
     p, new = trace(story), trace(poutine.uncondition(story))
-    latents = [s for s in _variables(q) if not s["is_observed"]]
+    latents = tracing.latents(q)
     groups: Groups = {
         "posterior": {s["name"]: _named(s, n, depth) for s in latents},
         "posterior_predictive": {c: _named(new.nodes[c], n, depth) for c in observed},

@@ -13,7 +13,7 @@ from ..data import Data, as_data
 from ..distributions import centre
 from ..estimators.elbo import sample_sites
 from ..pair import Batch, Pair, as_pair
-from ..training.seeds import derived_seed
+from ..training.seeds import Stream, derived_seed
 from . import tracing
 
 __all__ = [
@@ -98,7 +98,7 @@ def _global_draws(pair: Pair, data: Any, seed: int) -> dict[str, Tensor]:
     """Draw the latents outside the plate of rows from the guide, given a few rows."""
     few = tracing.few_rows(pair, data)
     # A stream of its own, so that they are independent of the draws of the rows.
-    with tracing.quiet(pair, seed=derived_seed(seed, 1)):
+    with tracing.quiet(pair, seed=derived_seed(seed, Stream.GLOBALS)):
         trace = poutine.trace(pair.guide).get_trace(**few)
     return {s["name"]: s["value"] for s in tracing.latents(trace) if not s["cond_indep_stack"]}
 
@@ -186,7 +186,11 @@ def reconstruct(source: Any, data: Any, *, guide: Any = None, seed: int = 0) -> 
             replayed = poutine.replay(pair.model, trace=_mean_trace(pair, batch))
             trace = poutine.trace(replayed).get_trace(**batch)
             parts.append(
-                {s["name"]: centre(s["fn"]) for s in sample_sites(trace) if s["is_observed"]}
+                {
+                    s["name"]: centre(s["fn"])
+                    for s in sample_sites(trace)
+                    if s["is_observed"] and s["name"] in pair.columns
+                }
             )
     return _joined(parts, 0)
 
@@ -248,7 +252,9 @@ def _one_draw(
     observed = poutine.trace(poutine.replay(pair.model, trace=trace)).get_trace(**batch)
     story = poutine.uncondition(poutine.replay(pair.model, trace=trace))
     drawn = poutine.trace(story).get_trace(**batch)
-    names = [s["name"] for s in sample_sites(observed) if s["is_observed"]]
+    names = [
+        s["name"] for s in sample_sites(observed) if s["is_observed"] and s["name"] in pair.columns
+    ]
     return {name: torch.as_tensor(drawn.nodes[name]["value"]) for name in names}, shared
 
 

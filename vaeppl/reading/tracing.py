@@ -37,7 +37,7 @@ FEW_ROWS = 8  # enough to see which sites there are
 @contextmanager
 def quiet(pair: Pair, rows: int | None = None, *, seed: int = 0, draw: int = 1) -> Iterator[None]:
     """Run a pair for reading: seeded, without gradients or dropout, its store entered."""
-    training = pair.training
+    training = {module: module.training for module in pair.modules()}
     pair.eval()
     try:
         with (
@@ -48,7 +48,8 @@ def quiet(pair: Pair, rows: int | None = None, *, seed: int = 0, draw: int = 1) 
         ):
             yield
     finally:
-        pair.train(training)
+        for module, mode in training.items():
+            module.training = mode
 
 
 def batches(pair: Pair, data: Any, batch_size: int) -> Iterator[dict[str, Tensor]]:
@@ -124,9 +125,15 @@ def is_variable(site: Mapping[str, Any]) -> bool:
     return type(site["fn"]).__name__ != "_Subsample"
 
 
-def latents(trace: Any) -> list[dict[str, Any]]:
-    """Return the latent sites of a trace."""
-    return [s for s in sample_sites(trace) if not s["is_observed"] and is_variable(s)]
+def latents(trace: Any, *, auxiliary: bool = False) -> list[dict[str, Any]]:
+    """Return the latent sites of a trace, with those that only a guide has if asked."""
+    return [
+        s
+        for s in sample_sites(trace)
+        if not s["is_observed"]
+        and is_variable(s)
+        and (auxiliary or not s["infer"].get("is_auxiliary"))
+    ]
 
 
 def only_shared(trace: Any, rows: int) -> Any:
@@ -135,7 +142,7 @@ def only_shared(trace: Any, rows: int) -> Any:
     Replayed on the next batch, it makes a draw from many batches one draw of the whole.
     """
     shared = poutine.Trace()
-    for site in latents(trace):
+    for site in latents(trace, auxiliary=True):
         if rows_frame(site, rows) is None:
             shared.add_node(site["name"], **site)
     return shared

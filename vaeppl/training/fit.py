@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from . import schedules
 from .loop import Trainer, check_weights, make_optimizer
 from .progress import ProgressBar
 from .runs import can_resume, describe_data, describe_model, restore, write_checkpoint
-from .seeds import derived_seed, seeded
+from .seeds import Stream, derived_seed, seeded
 from .state import State
 
 __all__ = ["Settings", "fit"]
@@ -164,16 +166,15 @@ def fit(
     pair = as_pair(model, guide)
     data = as_data(data)
     train, held_out = _split(data, valid, seed)
-    if epochs < 1:
-        raise ValueError(f"epochs is at least 1; given {epochs}")
+    _check_settings(locals())
     if patience is not None and held_out is None:
         raise ColumnError(
             "patience needs held-out rows: give valid=0.1, or data with a valid split"
         )
     batch_size = min(128, len(train)) if batch_size is None else batch_size
-    checks.check(pair, train, batch_size=batch_size)
+    scaled = checks.check(pair, train, batch_size=batch_size)
     if held_out is not None:
-        checks.check(pair, held_out)
+        checks.check(pair, held_out, batch_size=len(held_out))
     elbo = _estimator(estimator, num_particles, free_bits)
     beta, factor = _beta(kl_weight, elbo), schedules.get(lr_schedule)
     check_weights(elbo, beta, free_bits)
@@ -196,7 +197,7 @@ def fit(
     config = {
         "vaeppl": __version__,
         "model": describe_model(pair),
-        "data": describe_data(train, data),
+        "data": describe_data(train, data, held_out, valid),
         "settings": asdict(settings),
     }
     folder = None if out is None else RunFolder(Path(out))
@@ -220,6 +221,7 @@ def fit(
             lr_schedule=factor,
             clip_norm=clip_norm,
             patience=patience,
+            scaled=scaled,
         )
         if folder is not None:
             trainer.state = restore(folder, trainer) if goes_on else State()
@@ -234,11 +236,35 @@ def fit(
     return result
 
 
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Refuse numbers that make no sense, by name."""
+    whole = ("epochs", "seed", "num_particles", "patience", "checkpoint_every")
+    for name in whole:
+        value = settings[name]
+        least = 0 if name == "seed" else 1
+        optional = name in ("patience", "checkpoint_every")
+        if value is None and optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name} is a whole number, at least {least}; given {value!r}")
+    for name in ("lr", "clip_norm", "weight_decay", "free_bits"):
+        value = settings[name]
+        above = name in ("lr", "clip_norm")
+        if value is None and name == "clip_norm":
+            continue
+        if not isinstance(value, (int, float)) or not value >= 0 or (above and value == 0):
+            raise ValueError(f"{name} is a number {'> 0' if above else '>= 0'}; given {value!r}")
+    if settings["resume"] and settings["out"] is None:
+        raise ValueError("resume=True needs the folder of the run: give out=")
+
+
 def _estimator(estimator: Any, num_particles: int, free_bits: float) -> Any:
     """Return the estimator; one that is given ready-made keeps its own options."""
     if isinstance(estimator, str):
         options = {"free_bits": free_bits} if free_bits else {}
         return estimators.get(estimator, num_particles=num_particles, **options)
+    if inspect.isclass(estimator):
+        raise ValueError(f"estimator is a class: pass an object of it, {estimator.__name__}()")
     made = estimators.get(estimator)
     if num_particles not in (1, made.num_particles):
         raise ValueError(
@@ -254,7 +280,10 @@ def _beta(kl_weight: Any, estimator: Any) -> schedules.Schedule:
     """Return the schedule of the KL weight; that of the estimator if none is asked for."""
     if kl_weight is None:
         kl_weight = float(getattr(estimator, "kl_weight", 1.0))
-    return schedules.get(kl_weight)
+    schedule = schedules.get(kl_weight)
+    if any(schedule(p / 20) < 0 for p in range(21)):
+        raise ValueError("kl_weight is >= 0 throughout; a negative weight rewards a large KL")
+    return schedule
 
 
 def _split(data: Data, valid: Any, seed: int) -> tuple[Data, Data | None]:
@@ -270,7 +299,15 @@ def _split(data: Data, valid: Any, seed: int) -> tuple[Data, Data | None]:
             )
         parts = data.train.split(valid=valid, test=0, seed=seed)
         return parts.train, parts.valid
-    return data.train, as_data(valid)
+    rows = as_data(valid)
+    if rows.has_split("valid"):
+        return data.train, rows.valid
+    if rows.splits:
+        raise ColumnError(
+            f"the data given as valid have splits ({', '.join(rows.splits)}), but none is called "
+            "'valid': pass the rows to hold out, valid=data.test say"
+        )
+    return data.train, rows
 
 
 def _fabric(accelerator: str, devices: int | str, precision: str) -> Any:
@@ -286,7 +323,7 @@ def _fabric(accelerator: str, devices: int | str, precision: str) -> Any:
 def _initialise(pair: Pair, train: Data, seed: int) -> None:
     """Draw the initial weights by seed, and make the parameters that exist after a first run."""
     if isinstance(pair.source[0], Model):
-        pair.source[0].draw_initial_weights(derived_seed(seed, 0))
+        pair.source[0].draw_initial_weights(derived_seed(seed, Stream.WEIGHTS))
     first = train.take(torch.arange(min(8, len(train))), device=pair.device)
     pair.initialise(_as_dtype(pair.batch(first), pair))
     if not any(p.requires_grad for p in pair.parameters()):
@@ -319,6 +356,7 @@ def _train(trainer: Trainer, folder: RunFolder | None, bar: ProgressBar, every: 
                 saved = now
     except KeyboardInterrupt:
         trainer.state.stopped = "interrupted"
+        trainer.state.best_epoch = trainer.state.epoch  # the weights are those of now
     if not trainer.state.stopped:
         trainer.state.stopped = "finished"
     if trainer.state.best_weights and trainer.state.stopped != "interrupted":

@@ -18,7 +18,7 @@ from ..estimators import ELBO
 from ..pair import Batch, Pair
 from . import nonfinite
 from .schedules import Schedule
-from .seeds import derived_seed, set_seed
+from .seeds import Stream, derived_seed, set_seed
 from .state import State
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Objective(nn.Module):
         self.pair, self.estimator = pair, estimator
 
     def forward(self, batch: Batch, rows: int) -> Tensor:
-        """Return the loss of a batch of the ``rows`` rows of the full data."""
+        """Return the loss of a batch, whose ELBO stands for ``rows`` rows."""
         loss = self.estimator.differentiable_loss(self.pair.model, self.pair.guide, **batch)
         return torch.as_tensor(loss) / rows
 
@@ -89,6 +89,7 @@ class Trainer:
     lr_schedule: Schedule
     clip_norm: float | None
     patience: int | None
+    scaled: bool = True
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
@@ -112,33 +113,37 @@ class Trainer:
     def _epoch(self) -> dict[str, float]:
         """Run one epoch; its randomness depends on seed, epoch and rank alone."""
         epoch = self.state.epoch + 1
-        set_seed(derived_seed(self.seed, epoch, self.fabric.global_rank))
+        set_seed(derived_seed(self.seed, Stream.DRAWS, epoch, self.fabric.global_rank))
         self.wrapped.train()
         total = torch.zeros(len(TERMS), device=self.fabric.device)
         with self.pair.active(self.rows), pyro.validation_enabled(False):
-            for number, (batch, weight) in enumerate(self._batches(epoch), start=1):
+            for number, (batch, weight, share) in enumerate(self._batches(epoch), start=1):
                 self._schedule()
                 where = f"epoch {epoch}, batch {number}"
-                loss = self._loss(batch, where) * weight
+                loss = self._loss(batch, where)
                 if number % self.look_every == 0 and not loss.isfinite():
                     self._fail(batch, where)
-                self.fabric.backward(loss)
+                self.fabric.backward(loss * weight if weight != 1.0 else loss)
                 self._apply_step(batch, where)
-                share = len(next(iter(batch.values()))) / self.rows
-                total += self.objective.terms(loss, self.rows).to(total.dtype) * share
+                terms = self.objective.terms(loss, self._divisor(batch, self.rows))
+                total += terms.to(total.dtype) * share
         self.state.epoch = epoch
         summed = torch.as_tensor(self.fabric.all_reduce(total, reduce_op="sum"))
         return self._record(epoch, summed)
 
     def _loss(self, batch: Batch, where: str) -> Tensor:
         try:
-            loss: Tensor = self.wrapped(batch, self.rows)
+            loss: Tensor = self.wrapped(batch, self._divisor(batch, self.rows))
         except (RuntimeError, ValueError) as error:
             # Some distributions refuse to be drawn from with parameters that are not finite.
             if nonfinite.bad_parameter(self.pair) is None:
                 raise
             raise NonFiniteELBO(nonfinite.explain(self.pair, batch, self.rows, where)) from error
         return loss
+
+    def _divisor(self, batch: Batch, rows: int) -> int:
+        """Return how many rows an ELBO stands for: all of them, where the plate scales it so."""
+        return rows if self.scaled else len(next(iter(batch.values())))
 
     def _apply_step(self, batch: Batch, where: str) -> None:
         if self.clip_norm is not None:
@@ -149,23 +154,26 @@ class Trainer:
         self.stepper.zero_grad(set_to_none=True)
         self.state.step += 1
 
-    def _batches(self, epoch: int) -> Iterator[tuple[dict[str, Tensor], float]]:
-        """Yield this process's share of each batch, with the weight of its loss in the mean."""
-        noise = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
+    def _batches(self, epoch: int) -> Iterator[tuple[dict[str, Tensor], float, float]]:
+        """Yield this process's part of each batch.
+
+        With it come the weight of its loss in the mean over processes, and its share of all rows.
+        """
+        noise = torch.Generator().manual_seed(derived_seed(self.seed, Stream.ROWS, epoch))
         world, rank = self.fabric.world_size, self.fabric.global_rank
         device = self.fabric.device
         if world == 1:
             for batch in minibatches(self.train, self.batch_size, generator=noise, device=device):
-                yield batch.columns, 1.0
+                yield batch.columns, 1.0, len(batch.index) / self.rows
             return
         order = torch.randperm(self.rows, generator=noise)
-        noise.manual_seed(derived_seed(self.seed, epoch, rank))
+        noise.manual_seed(derived_seed(self.seed, Stream.ROWS, epoch, rank))
         for index in order.split(self.batch_size):
             mine = index[rank::world]
-            weight = len(mine) * world / len(index)
+            weight, share = len(mine) * world / len(index), len(mine) / self.rows
             # A process without a row still has to take part in the gradient's sum.
             mine = mine if len(mine) else index[:1]
-            yield self.train.take(mine, device=device, generator=noise), weight
+            yield self.train.take(mine, device=device, generator=noise), weight, share
 
     def _schedule(self) -> None:
         """Set learning rate and KL weight for the step to come."""
@@ -185,17 +193,20 @@ class Trainer:
             record["kl_weight"] = float(self.estimator.kl_weight)
         record["lr"] = float(self.optimizer.param_groups[0]["lr"])
         if self.valid is not None:
-            record["valid_elbo"] = self.held_out_elbo(self.valid, epoch)
+            record["valid_elbo"] = self.held_out_elbo(self.valid)
         return record
 
     @torch.no_grad()
-    def held_out_elbo(self, data: Data, epoch: int) -> float:
-        """Return the ELBO per held-out row, without the KL of global latents."""
-        set_seed(derived_seed(self.seed, 2**31))  # the same draws at every epoch
+    def held_out_elbo(self, data: Data) -> float:
+        """Return the ELBO per held-out row.
+
+        Without the KL of global latents, where the estimator reports it.
+        """
+        # The same draws at every epoch.
+        set_seed(derived_seed(self.seed, Stream.HELD_OUT, Stream.DRAWS))
+        noise = torch.Generator().manual_seed(derived_seed(self.seed, Stream.HELD_OUT, Stream.ROWS))
         self.objective.eval()
         rows, total = len(data), 0.0
-        weight = getattr(self.estimator, "kl_weight", 1.0)
-        noise = torch.Generator().manual_seed(derived_seed(self.seed, 2**31))
         with self.pair.active(rows), pyro.validation_enabled(False):
             for batch in minibatches(
                 data,
@@ -204,12 +215,11 @@ class Trainer:
                 device=self.fabric.device,
                 generator=noise,
             ):
-                loss = self.objective(batch.columns, rows)
-                elbo, _, _, outside = self.objective.terms(loss, rows).tolist()
+                divisor = self._divisor(batch.columns, rows)
+                loss = self.objective(batch.columns, divisor)
+                elbo, _, _, outside = self.objective.terms(loss, divisor).tolist()
                 outside = 0.0 if outside != outside else outside
                 total += (elbo - outside) * len(batch.index) / rows
-        if isinstance(self.estimator, ELBO):
-            self.estimator.kl_weight = weight
         return total
 
     def _consider_stopping(self, record: dict[str, float]) -> None:

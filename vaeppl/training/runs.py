@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +109,24 @@ def _model_config(pair: Pair) -> Any:
     try:
         return to_config(pair.source[0])
     except TypeError:
-        return {"opaque": pair.name}
+        return {"opaque": pair.name, "source": [_source_hash(story) for story in pair.source]}
 
 
-def describe_data(train: Data, data: Data) -> dict[str, Any]:
+def _source_hash(story: Any) -> str | None:
+    """Return a hash of a function's text, which tells whether it was edited."""
+    try:
+        return hashlib.sha256(inspect.getsource(story).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return None
+
+
+def describe_data(train: Data, data: Data, held_out: Data | None, valid: Any) -> dict[str, Any]:
     """Return what is written about the data: where to have them again, and their fingerprint."""
     return {
         "name": data.name,
         "origin": data.origin,
         "rows": len(train),
+        "held_out_share": valid if isinstance(valid, float) else None,
+        "held_out": None if held_out is None else held_out.fingerprint(),
         "fingerprint": train.fingerprint(),
     }

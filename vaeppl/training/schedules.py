@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ..config import Configurable
 from ..errors import unknown_name
 
-__all__ = ["Constant", "Cosine", "Cyclical", "Linear", "Schedule", "get"]
+__all__ = ["Constant", "Cosine", "Cyclical", "Function", "Linear", "Schedule", "get"]
 
 
 class Schedule(Configurable):
@@ -83,6 +84,17 @@ class Cyclical(Schedule):
         return min(within / self.share, 1.0)
 
 
+class Function(Schedule):
+    """A function of the user's own, from progress in [0, 1] to the weight."""
+
+    def __init__(self, function: Callable[[float], float]) -> None:
+        self.function = function
+
+    def __call__(self, progress: float) -> float:
+        """Return the weight."""
+        return float(self.function(progress))
+
+
 _NAMED: dict[str, type[Schedule]] = {
     "constant": Constant,
     "linear": Linear,
@@ -101,4 +113,9 @@ def get(schedule: Any) -> Schedule:
         return _NAMED[schedule]()
     if isinstance(schedule, (int, float)) and not isinstance(schedule, bool):
         return Constant(float(schedule))
-    raise TypeError(f"a schedule is a number, a name or a Schedule; given {schedule!r}")
+    if callable(schedule):
+        return Function(schedule)
+    raise TypeError(
+        f"a schedule is a number, a name, a function of progress in [0, 1] or a Schedule; "
+        f"given {schedule!r}"
+    )

@@ -5,11 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 
 import numpy as np
 import torch
 
-__all__ = ["derived_seed", "seeded"]
+__all__ = ["Stream", "derived_seed", "seeded", "set_seed"]
+
+
+class Stream(IntEnum):
+    """What a stream of random numbers is for, so that no two share one."""
+
+    WEIGHTS = 0
+    DRAWS = 1
+    ROWS = 2
+    HELD_OUT = 3
+    GLOBALS = 4
 
 
 def derived_seed(*parts: int) -> int:
@@ -17,10 +28,12 @@ def derived_seed(*parts: int) -> int:
 
     Examples
     --------
-    >>> derived_seed(0, 1) != derived_seed(1, 0)
-    True
+    >>> len({derived_seed(0, 1), derived_seed(1, 0), derived_seed(0, 1, 0)})
+    3
     """
-    return int(np.random.SeedSequence([p % 2**32 for p in parts]).generate_state(1)[0])
+    # The count stands first, because NumPy takes (0, 1) and (0, 1, 0) for the same.
+    entropy = [len(parts), *(p % 2**32 for p in parts)]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 @contextmanager
