@@ -20,8 +20,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from vaeppl import Model, guides, rows
-from vaeppl.likelihoods import Bernoulli, Likelihood, Normal
+from vaeppl import Model, guides, likelihoods, rows
 from vaeppl.nets import MLP, feature_net, output_dim
 from vaeppl.priors import StandardNormal
 
@@ -45,7 +44,7 @@ class CVAE(Model):
     latent_dim
         Number of entries of z.
     likelihood
-        p(y | h), from :mod:`vaeppl.likelihoods`.
+        p(y | h), from :mod:`vaeppl.likelihoods`, or its name.
     condition
         A likelihood that says what ``x`` holds, and so how it enters the networks: Normal for
         measurements, Categorical(K) for labels, Mixed for a table. It is never scored.
@@ -73,16 +72,16 @@ class CVAE(Model):
         y_dim: int,
         latent_dim: int = 10,
         *,
-        likelihood: Likelihood | None = None,
-        condition: Likelihood | None = None,
+        likelihood: str | likelihoods.Likelihood = "bernoulli",
+        condition: str | likelihoods.Likelihood = "normal",
         learnt_prior: bool = True,
         guide_family: str | guides.Family = "diagonal",
         hidden: Sequence[int] = (400,),
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        self.likelihood = (likelihood or Bernoulli()).bind(y_dim)
-        self.condition = (condition or Normal(1.0)).bind(x_dim)
+        self.likelihood = likelihoods.get(likelihood).bind(y_dim)
+        self.condition = likelihoods.get(condition).as_condition(x_dim)
         given = self.condition.num_features
         both = given + self.likelihood.num_features
         self.encoder = feature_net(both, hidden, activation)
@@ -149,14 +148,14 @@ class Regression(Model):
         x_dim: int,
         y_dim: int,
         *,
-        likelihood: Likelihood | None = None,
-        condition: Likelihood | None = None,
+        likelihood: str | likelihoods.Likelihood = "bernoulli",
+        condition: str | likelihoods.Likelihood = "normal",
         hidden: Sequence[int] = (400,),
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        self.likelihood = (likelihood or Bernoulli()).bind(y_dim)
-        self.condition = (condition or Normal(1.0)).bind(x_dim)
+        self.likelihood = likelihoods.get(likelihood).bind(y_dim)
+        self.condition = likelihoods.get(condition).as_condition(x_dim)
         self.network = MLP(
             self.condition.num_features,
             self.likelihood.num_params,

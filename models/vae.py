@@ -17,10 +17,8 @@ from collections.abc import Sequence
 import pyro
 from torch import Tensor, nn
 
-from vaeppl import Model, guides, rows
-from vaeppl.likelihoods import Bernoulli, Likelihood
+from vaeppl import Model, guides, likelihoods, priors, rows
 from vaeppl.nets import MLP, feature_net, output_dim
-from vaeppl.priors import Prior, StandardNormal
 
 
 class VAE(Model):
@@ -40,9 +38,9 @@ class VAE(Model):
     latent_dim
         Number of entries of z.
     likelihood
-        p(x | h), from :mod:`vaeppl.likelihoods`; it says which data it accepts.
+        p(x | h), from :mod:`vaeppl.likelihoods`, or its name; it says which data it accepts.
     prior
-        p(z), from :mod:`vaeppl.priors`; N(0, I) if not given.
+        p(z), from :mod:`vaeppl.priors`, or its name; N(0, I) if not given.
     guide_family
         Family of q(z | x): ``"diagonal"``, ``"full_rank"``, ``"flow"``, or one of your own.
     hidden, activation
@@ -68,8 +66,8 @@ class VAE(Model):
         x_dim: int,
         latent_dim: int = 10,
         *,
-        likelihood: Likelihood | None = None,
-        prior: Prior | None = None,
+        likelihood: str | likelihoods.Likelihood = "bernoulli",
+        prior: str | priors.Prior = "normal",
         guide_family: str | guides.Family = "diagonal",
         hidden: Sequence[int] = (400,),
         activation: str = "relu",
@@ -77,8 +75,8 @@ class VAE(Model):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.likelihood = (likelihood or Bernoulli()).bind(x_dim)
-        self.prior = (prior or StandardNormal()).bind(latent_dim)
+        self.likelihood = likelihoods.get(likelihood).bind(x_dim)
+        self.prior = priors.get(prior).bind(latent_dim)
         features, params = self.likelihood.num_features, self.likelihood.num_params
         if encoder is None:
             encoder = feature_net(features, hidden, activation)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from . import nets as nets
     from . import plots as plots
     from . import priors as priors
+    from .catalogue import likelihood_for as likelihood_for
     from .fitted import Fit as Fit
     from .fitted import load as load
     from .model import Model as Model
@@ -43,6 +44,7 @@ _HOME = {
     "encode": "reading.predictive",
     "evidence": "reading.evidence",
     "fit": "training.fit",
+    "likelihood_for": "catalogue",
     "load": "fitted",
     "posterior_predictive": "reading.predictive",
     "posterior_predictive_check": "reading.criticism",

@@ -141,12 +141,10 @@ def build_for(cls: type[Model], data: Data, arguments: Mapping[str, Any] | None 
     Binomial(total_count=16)
     """
     arguments = dict(arguments or {})
-    parameters = inspect.signature(cls.__init__).parameters
-    unknown = arguments.keys() - parameters.keys()
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    parameters, takes_any = _arguments(cls)
+    unknown = arguments.keys() - set(parameters)
     if unknown and not takes_any:
-        known = [p for p in parameters if p != "self"]
-        raise StoryError(unknown_name(f"argument of {cls.__name__}", unknown.pop(), known))
+        raise StoryError(unknown_name(f"argument of {cls.__name__}", unknown.pop(), parameters))
     for name in parameters:
         column = name.removesuffix("_dim")
         if name.endswith("_dim") and column in data and name not in arguments:
@@ -155,6 +153,24 @@ def build_for(cls: type[Model], data: Data, arguments: Mapping[str, Any] | None 
         if name in parameters and name not in arguments and column in data:
             arguments[name] = likelihood_for(data, column)
     return cls(**arguments)
+
+
+def _arguments(cls: type) -> tuple[list[str], bool]:
+    """Return the names that a constructor takes, and whether it takes any others besides.
+
+    Where it passes ``**arguments`` on, those of the class above are its own too.
+    """
+    names: list[str] = []
+    for base in cls.__mro__:
+        if "__init__" in vars(base) and base is not Model:
+            parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+            plain = [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+            names += [n for n in plain if n not in names]
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                return names, False
+        elif base is Model:
+            break
+    return names, True
 
 
 def likelihood_for(data: Data, column: str) -> Likelihood:

@@ -14,10 +14,10 @@ from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
-from .config import Configurable
+from .columns import check_columns, entry_in_words
 from .data import Data
 from .distributions import MixedColumns
-from .errors import ColumnError, StoryError, unknown_name
+from .errors import ColumnError, StoryError
 from .pair import Batch, Pair
 from .reading.tracing import quiet
 from .training.seeds import seeded
@@ -66,49 +66,6 @@ def check_batch_size(batch_size: int, rows: int) -> None:
         raise ColumnError(
             f"batch_size is {batch_size}, but the data have {rows} rows; "
             f"give a number from 1 to {rows}"
-        )
-
-
-def check_columns(pair: Pair, data: Data) -> None:
-    """Check that the columns that the model needs are there, with the widths it was built for."""
-    present = [c for c in pair.columns if c in data]
-    required = pair.required_to_fit
-    missing = [c for c in required or pair.columns if c not in data]
-    if (required and missing) or not present:
-        wanted = missing[0]
-        raise ColumnError(
-            f"{pair.name} takes the columns {', '.join(map(repr, pair.columns))}; "
-            + unknown_name("column", wanted, data.keys()).replace("unknown", "the data have no", 1)
-            + f". Rename one: data.rename({{'<its name>': {wanted!r}}})"
-        )
-    for column in present:
-        _check_width(pair, data, column)
-        if not pair.takes_missing:
-            _check_finite(data, column)
-
-
-def _check_width(pair: Pair, data: Data, column: str) -> None:
-    """Compare a column's width with the argument ``<column>_dim`` that the model was built with."""
-    source = pair.source[0]
-    if not isinstance(source, Configurable):
-        return
-    built_for = source.config().get(f"{column}_dim")
-    shape = data.shape(column)
-    if built_for is not None and shape != (built_for,) and (shape, built_for) != ((), 1):
-        found = f"{shape[0]} entries a row" if len(shape) == 1 else f"shape {shape} a row"
-        raise ColumnError(
-            f"column {column!r} has {found}, but {pair.name} was built with "
-            f"{column}_dim={built_for}"
-        )
-
-
-def _check_finite(data: Data, column: str) -> None:
-    found = data.first_nonfinite(column)
-    if found is not None:
-        row, entry, value = found
-        raise ColumnError(
-            f"column {column!r} holds {value} at row {row}{_entry(data, column, entry)}; "
-            "this model takes no missing or infinite values: drop the row or fill the entry"
         )
 
 
@@ -397,7 +354,7 @@ def _check_part(data: Data, column: str, fn: Any, where: slice, takes_missing: b
             row, entry = bad.nonzero()[0].tolist()
             raise ColumnError(
                 f"column {column!r} holds {_number(values[row, entry])} at row {start + row}"
-                f"{_entry(data, column, where.start + entry)}; a {type(fn).__name__} "
+                f"{entry_in_words(data, column, where.start + entry)}; a {type(fn).__name__} "
                 f"likelihood takes {_in_words(support)}{_hint(column, support, values)}"
             )
 
@@ -443,16 +400,7 @@ def _hint(column: str, support: Any, values: Tensor) -> str:
         if (finite == finite.round()).all():
             top = int(finite.max())
             return f"; use likelihoods.Binomial({top}) or likelihoods.NegativeBinomial for counts"
-    return ""
-
-
-def _entry(data: Data, column: str, entry: int) -> str:
-    """Say which entry of a row is meant, by its field's name if it has one."""
-    if not data.shape(column):
-        return ""
-    fields = data.fields(column)
-    named = f" ({fields[entry].name!r})" if entry < len(fields) else ""
-    return f", entry {entry}{named}"
+    return f"; vaeppl.likelihood_for(data, {column!r}) chooses one that does"
 
 
 def _number(value: Any) -> str:

@@ -118,7 +118,7 @@ def to_config_or_opaque(value: Any) -> Any:
 def opaque_arguments(config: Any, path: str = "") -> list[str]:
     """List the arguments that could not be written as JSON, by their path."""
     if isinstance(config, Mapping):
-        if "opaque" in config:
+        if "opaque" in config and config.keys() <= {"opaque", "source"}:
             return [f"{path} ({config['opaque']})"]
         items = config["arguments"].items() if _is_object(config) else config.items()
         return [p for k, v in items for p in opaque_arguments(v, f"{path}.{k}".lstrip("."))]

@@ -72,6 +72,16 @@ class Likelihood(Configurable, nn.Module):
         bound.make_parameters(x_dim)
         return bound
 
+    def as_condition(self, x_dim: int) -> Likelihood:
+        """Return a copy for columns that a story is given: it makes features and is never scored.
+
+        It has no parameters, as there is nothing to learn about it.
+        """
+        bound = self.bind(x_dim)
+        for module in bound.modules():
+            module._parameters.clear()
+        return bound
+
     def make_parameters(self, x_dim: int) -> None:
         """Create parameters that do not come from the decoder (a shared scale, say)."""
 
@@ -428,8 +438,8 @@ def available() -> list[str]:
     return sorted(_NAMED)
 
 
-def get(name: str, *args: Any, **kwargs: Any) -> Likelihood:
-    """Return a likelihood by its name, as the command line does.
+def get(name: str | Likelihood, *args: Any, **kwargs: Any) -> Likelihood:
+    """Return a likelihood by its name, as the command line does; one is returned as it is.
 
     Raises
     ------
@@ -441,6 +451,13 @@ def get(name: str, *args: Any, **kwargs: Any) -> Likelihood:
     >>> get("binomial", 16).accepts
     'integers from 0 to 16'
     """
+    if isinstance(name, Likelihood):
+        return name
+    if not isinstance(name, str):
+        raise TypeError(
+            "a likelihood is an object of vaeppl.likelihoods, such as Normal(), or a name; "
+            f"given {name!r}"
+        )
     if name not in _NAMED:
         raise ValueError(unknown_name("likelihood", name, _NAMED))
     return _NAMED[name](*args, **kwargs)

@@ -114,6 +114,8 @@ class MLP(Configurable, nn.Module):
 
 def feature_net(in_dim: int, hidden: Sequence[int], activation: str = "relu") -> nn.Module:
     """Return an encoder that ends in features: an MLP, or the identity where there is no layer."""
+    if isinstance(hidden, int):
+        raise TypeError(f"hidden is a sequence of sizes, ({hidden},) for one layer; given {hidden}")
     if not hidden:
         return nn.Identity()
     return MLP(in_dim, hidden[-1], hidden=hidden[:-1], activation=activation, activate_last=True)

@@ -133,8 +133,8 @@ def available() -> list[str]:
     return sorted(_NAMED)
 
 
-def get(name: str, *args: Any, **kwargs: Any) -> Prior:
-    """Return a prior by its name, as the command line does.
+def get(name: str | Prior, *args: Any, **kwargs: Any) -> Prior:
+    """Return a prior by its name, as the command line does; one is returned as it is.
 
     Raises
     ------
@@ -146,6 +146,12 @@ def get(name: str, *args: Any, **kwargs: Any) -> Prior:
     >>> get("mixture", 5).components
     5
     """
+    if isinstance(name, Prior):
+        return name
+    if not isinstance(name, str):
+        raise TypeError(
+            f"a prior is an object of vaeppl.priors, such as Laplace(), or a name; given {name!r}"
+        )
     if name not in _NAMED:
         raise ValueError(unknown_name("prior", name, _NAMED))
     return _NAMED[name](*args, **kwargs)

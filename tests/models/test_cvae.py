@@ -102,7 +102,7 @@ def test_labels_as_condition_give_each_class_its_own_draws():
     ("columns", "message"),
     [
         ({"y": torch.zeros(20, 6)}, "'x'"),
-        ({"x": torch.zeros(20, 2)}, "no column 'y'"),
+        ({"x": torch.zeros(20, 2)}, "no 'y'"),
         ({"x": torch.zeros(20, 5), "y": torch.zeros(20, 6)}, "x_dim=2"),
     ],
 )
@@ -114,3 +114,19 @@ def test_a_missing_or_wrong_condition_is_named(columns, message):
 def test_a_condition_missing_at_prediction_time_is_named():
     with pytest.raises(ValueError, match="given="):
         vaeppl.sample(CVAE(2, 6, 2, hidden=(8,)), 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x, y: vaeppl.evidence(m, {"y": y}), "no 'x'"),
+        (lambda m, x, y: vaeppl.encode(m, {"x": x}), "no 'y'"),
+        (lambda m, x, y: vaeppl.sample(m, 3, given={"y": y}), "no 'x'"),
+        (lambda m, x, y: vaeppl.sample(m, 3, given={"x": x[:, :1]}), "x_dim=2"),
+        (lambda m, x, y: vaeppl.sample(m, 3, given={"x": x / 0}), "holds nan at row 0"),
+        (lambda m, x, y: vaeppl.evidence(m, {"x": x / 0, "y": y}), "holds nan at row 0"),
+    ],
+)
+def test_reading_names_a_bad_condition_too(call, message):
+    with pytest.raises(ColumnError, match=message):
+        call(CVAE(2, 4, 2, hidden=(4,)), torch.zeros(3, 2), torch.ones(3, 4))

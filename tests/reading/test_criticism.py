@@ -109,6 +109,7 @@ def test_missing_entries_are_missing_in_the_replications_too():
     def nothing(x=None):
         pass
 
+    masked.takes_missing = True
     x = torch.tensor([0.0, float("nan"), 1.0])
     count = {"entries": lambda a: np.isfinite(a).sum()}
     report = posterior_predictive_check(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vaeppl
-from vaeppl.errors import StoryError
+from vaeppl.errors import ColumnError
 from vaeppl.models import VAE
 from vaeppl.reading import predictive
 
@@ -127,7 +127,7 @@ def test_dropout_is_off_while_reading_and_the_mode_is_restored():
             ValueError,
             "9 rows, but num_rows=3",
         ),
-        (lambda: vaeppl.encode(model, {"y": X}, guide=guide), StoryError, "takes the columns 'x'"),
+        (lambda: vaeppl.encode(model, {"y": X}, guide=guide), ColumnError, "takes the columns 'x'"),
         (
             lambda: vaeppl.posterior_predictive(model, {"x": X}, guide=guide, num_samples=0),
             ValueError,

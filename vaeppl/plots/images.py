@@ -112,7 +112,7 @@ def _prior_draws(
         return sample(fit, num, seed=seed), {}
     picked = np.random.default_rng(seed).integers(len(rows), size=num)
     columns = rows.columns(*names).select(picked)
-    given = tracing.resident(pair, columns).take(torch.arange(num))
+    given = tracing.resident(pair, columns, names).take(torch.arange(num))
     return sample(fit, num, given=columns, seed=seed), given
 
 
@@ -268,7 +268,7 @@ def _repeated(pair: Pair, rows: Data | None, given: Any, num: int) -> dict[str, 
     one = as_data(given)
     if len(one) != 1:
         raise ValueError(f"`given` holds one row for the whole picture; it has {len(one)}")
-    return tracing.resident(pair, one).take(torch.zeros(num, dtype=torch.long))
+    return tracing.resident(pair, one, pair.required).take(torch.zeros(num, dtype=torch.long))
 
 
 def _plane(pair: Pair, given: dict[str, torch.Tensor]) -> str:

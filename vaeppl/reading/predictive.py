@@ -79,7 +79,7 @@ def sample(
         fixed = as_data(given)
         if len(fixed) != num_rows:
             raise ValueError(f"`given` has {len(fixed)} rows, but num_rows={num_rows}")
-        columns = tracing.resident(pair, fixed).take(torch.arange(num_rows))
+        columns = tracing.resident(pair, fixed, pair.required).take(torch.arange(num_rows))
     if data is None and isinstance(fitted := getattr(source, "train", None), Data):
         data = fitted
     outside = {} if data is None else _global_draws(pair, data, seed)

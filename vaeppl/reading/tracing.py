@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from ..columns import check_columns
 from ..data import Data, as_data, minibatches
 from ..errors import StoryError
 from ..estimators.elbo import sample_sites
@@ -61,15 +62,15 @@ def batches(pair: Pair, data: Any, batch_size: int) -> Iterator[dict[str, Tensor
         yield batch.columns
 
 
-def resident(pair: Pair, data: Any) -> Data:
-    """Return the columns that the pair takes, on its device and in its floating type."""
+def resident(pair: Pair, data: Any, required: Sequence[str] | None = None) -> Data:
+    """Return the columns that the pair takes, on its device and in its floating type.
+
+    They are checked first: those in ``required`` must be there (``None``: all that the model or
+    the guide cannot do without).
+    """
     data = as_data(data)
+    check_columns(pair, data, required)
     there = [c for c in pair.columns if c in data]
-    if not there:
-        raise StoryError(
-            f"{pair.name} takes the columns {', '.join(map(repr, pair.columns))}; the data have "
-            f"{', '.join(map(repr, data.keys()))}"
-        )
     return data.columns(*there).to(pair.device, dtype=pair.dtype)
 
 
