@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
-__all__ = ["CheckpointError", "ColumnError", "NonFiniteELBO", "StoryError", "unknown_name"]
+__all__ = [
+    "CheckpointError",
+    "ColumnError",
+    "NonFiniteELBO",
+    "StoryError",
+    "by_name",
+    "unknown_name",
+]
+
+
+T = TypeVar("T")
 
 
 class StoryError(ValueError):
@@ -37,3 +48,28 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     near = [lower[m] for m in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return f"unknown {what} {name!r}: {hint}Known: {', '.join(known) or 'none'}"
+
+
+def by_name(
+    what: str, named: Mapping[str, type[T]], base: type[T], given: Any, *args: Any, **kwargs: Any
+) -> T:
+    """Build what a name stands for; an object of the right kind is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        There is none of that name; the message lists those there are.
+    TypeError
+        What is given is neither a name nor an object of the kind (a class, say).
+    """
+    if isinstance(given, base):
+        return given
+    if not isinstance(given, str):
+        example = next(iter(named))
+        raise TypeError(
+            f"a {what} is an object of {base.__module__}, such as {named[example].__name__}(...), "
+            f"or a name, such as {example!r}; given {given!r}"
+        )
+    if given not in named:
+        raise ValueError(unknown_name(what, given, named))
+    return named[given](*args, **kwargs)

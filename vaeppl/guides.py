@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from .config import Configurable
-from .errors import unknown_name
+from .errors import by_name
 
 # zuko switches the validation of all of torch's distributions off when it is imported.
 _VALIDATES = torch.distributions.Distribution._validate_args
@@ -202,8 +202,4 @@ def get(family: str | Family) -> Family:
     ValueError
         If there is none of that name; the message lists them.
     """
-    if isinstance(family, Family):
-        return family
-    if family not in _NAMED:
-        raise ValueError(unknown_name("guide family", family, _NAMED))
-    return _NAMED[family]()
+    return by_name("guide family", _NAMED, Family, family)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from . import distributions
 from .config import Configurable
 from .distributions import MixedColumns
-from .errors import unknown_name
+from .errors import by_name, unknown_name
 
 __all__ = [
     "Bernoulli",
@@ -451,13 +451,4 @@ def get(name: str | Likelihood, *args: Any, **kwargs: Any) -> Likelihood:
     >>> get("binomial", 16).accepts
     'integers from 0 to 16'
     """
-    if isinstance(name, Likelihood):
-        return name
-    if not isinstance(name, str):
-        raise TypeError(
-            "a likelihood is an object of vaeppl.likelihoods, such as Normal(), or a name; "
-            f"given {name!r}"
-        )
-    if name not in _NAMED:
-        raise ValueError(unknown_name("likelihood", name, _NAMED))
-    return _NAMED[name](*args, **kwargs)
+    return by_name("likelihood", _NAMED, Likelihood, name, *args, **kwargs)

@@ -15,7 +15,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from .config import Configurable
-from .errors import unknown_name
+from .errors import by_name
 
 __all__ = ["Laplace", "MixtureOfNormals", "Prior", "StandardNormal", "StudentT", "available", "get"]
 
@@ -146,12 +146,4 @@ def get(name: str | Prior, *args: Any, **kwargs: Any) -> Prior:
     >>> get("mixture", 5).components
     5
     """
-    if isinstance(name, Prior):
-        return name
-    if not isinstance(name, str):
-        raise TypeError(
-            f"a prior is an object of vaeppl.priors, such as Laplace(), or a name; given {name!r}"
-        )
-    if name not in _NAMED:
-        raise ValueError(unknown_name("prior", name, _NAMED))
-    return _NAMED[name](*args, **kwargs)
+    return by_name("prior", _NAMED, Prior, name, *args, **kwargs)
