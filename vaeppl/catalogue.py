@@ -19,11 +19,11 @@ from torch import Tensor
 
 from . import likelihoods
 from .data import Data, Field
-from .errors import StoryError, unknown_name
+from .errors import CheckpointError, StoryError, unknown_name
 from .likelihoods import Likelihood
 from .model import Model
 
-__all__ = ["build_for", "entries", "find", "likelihood_for", "source_of"]
+__all__ = ["build_for", "entries", "find", "find_unchanged", "likelihood_for", "source_of"]
 
 
 def entries() -> tuple[Any, ...]:
@@ -117,6 +117,24 @@ def source_of(cls: type) -> dict[str, str] | None:
     except (TypeError, OSError):
         return None
     return {"file": str(path), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def find_unchanged(source: Mapping[str, str], class_name: str) -> type[Model]:
+    """Return a class from the file that :func:`source_of` noted, if the file is as it was.
+
+    Raises
+    ------
+    CheckpointError
+        The file is gone, or another; it is not run then.
+    """
+    path = Path(source["file"])
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != source["sha256"]:
+        raise CheckpointError(
+            f"the model's file {path} is gone or has changed since the run; say which to take: "
+            f"--model FILE.py:{class_name}"
+        )
+    return find(f"{path}:{class_name}")
 
 
 def build_for(cls: type[Model], data: Data, arguments: Mapping[str, Any] | None = None) -> Model:

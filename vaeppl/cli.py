@@ -275,7 +275,11 @@ def _load_run(
     described = config["model"].get("source")
     classes = None
     if model is not None or described is not None:
-        cls = catalogue.find(model) if model is not None else _unchanged(described, config)
+        cls = (
+            catalogue.find(model)
+            if model is not None
+            else catalogue.find_unchanged(described, config["model"]["name"])
+        )
         classes = {config["model"]["config"]["class"]: cls}
     result = load(run, classes=classes)
     if data is not None:
@@ -285,23 +289,6 @@ def _load_run(
     else:
         raise CheckpointError(f"{run} does not say where its data came from; give --data")
     return result, rows
-
-
-def _unchanged(described: dict[str, str], config: dict[str, Any]) -> Any:
-    """Return the class from the file that the run was made with, if that is as it was."""
-    import hashlib
-
-    from . import catalogue
-    from .errors import CheckpointError
-
-    path = Path(described["file"])
-    content = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(content).hexdigest() != described["sha256"]:
-        raise CheckpointError(
-            f"the model's file {path} is gone or has changed since the run; say which to take: "
-            f"--model FILE.py:{config['model']['name']}"
-        )
-    return catalogue.find(f"{path}:{config['model']['name']}")
 
 
 def _part(rows: Data, split: str | None) -> tuple[Data, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,11 +38,6 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the JSON of the newest checkpoint."""
     meta = read_json(folder / POINTER)
     return read_tensors(folder / meta["tensors"]), meta
-
-
-def drop(folder: Path) -> None:
-    """Remove the checkpoints of a folder."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pyro
 import pyro.poutine as poutine
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..distributions import MixedColumns
 from ..pair import Batch, Pair
@@ -99,8 +99,3 @@ def _row(tensor: Tensor) -> str:
     if tensor.ndim == 0:
         return ""
     return f" at row {int((~tensor.isfinite()).nonzero()[0][0])} of the batch"
-
-
-def has_nonfinite_gradient(module: nn.Module) -> bool:
-    """Tell whether any gradient holds NaN or infinity."""
-    return any(p.grad is not None and not p.grad.isfinite().all() for p in module.parameters())
