@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from .cvae import CVAE as CVAE
     from .cvae import Regression as Regression
+    from .m1 import M1 as M1
+    from .m1m2 import M1M2 as M1M2
+    from .m2 import M2 as M2
+    from .m2 import M2Gumbel as M2Gumbel
     from .vae import VAE as VAE
 
 
@@ -30,9 +34,15 @@ CATALOGUE = (
     Entry("vae", "VAE", "z ~ p(z), x ~ p(x | f(z))", "Kingma & Welling 2014; Rezende et al. 2014"),
     Entry("cvae", "CVAE", "z ~ p(z | x), y ~ p(y | f(x, z))", "Sohn, Lee & Yan 2015"),
     Entry("regression", "Regression", "y ~ p(y | f(x)), no latent", "baseline of CVAE", "cvae"),
+    Entry("m1", "M1", "a VAE whose latents feed a classifier", "Kingma et al. 2014"),
+    Entry(
+        "m2", "M2", "y ~ p(y), z ~ p(z), x ~ p(x | f(y, z)), y partly latent", "Kingma et al. 2014"
+    ),
+    Entry("m2_gumbel", "M2Gumbel", "M2, y drawn by Gumbel-softmax", "Jang, Gu & Poole 2017", "m2"),
+    Entry("m1m2", "M1M2", "y, v above z above x, y partly latent", "Kingma et al. 2014"),
 )
 
-__all__ = ["CATALOGUE", "CVAE", "VAE", "Entry", "Regression"]
+__all__ = ["CATALOGUE", "CVAE", "VAE", "M1", "M1M2", "M2", "Entry", "M2Gumbel", "Regression"]
 
 
 def __getattr__(name: str) -> Any:

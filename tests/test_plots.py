@@ -252,6 +252,14 @@ def test_bars_of_active_units_are_their_variances_in_order():
     assert "2 of 3" in ax.get_title()
 
 
+def test_the_threshold_is_shown_where_no_unit_reaches_it():
+    table = pd.DataFrame({"site": "z", "dimension": [0, 1], "variance": [1e-3, 9e-4]})
+    ax = plots.active_units(table.assign(active=False))
+    low, high = ax.get_ylim()
+    assert low < 9e-4 and high > ax.lines[0].get_ydata()[0] == 0.01
+    ax.figure.canvas.draw()  # matplotlib warns if the axes have no room
+
+
 def test_active_units_of_a_fit(fit):
     assert len(plots.active_units(fit).patches) == 2
 

@@ -41,11 +41,18 @@ def test_the_edits():
     assert (run.history["global"] < 0).all()
 
 
+def test_few_labels():
+    names: dict = {"vaeppl": vaeppl}
+    exec("from vaeppl.likelihoods import Binomial", names)
+    exec(BLOCKS[3], names)
+    assert set(names["fit"].encode(names["digits"].test)) == {"y", "z"}
+
+
 @pytest.mark.data
 def test_the_data(tmp_path, monkeypatch):
     (tmp_path / "table.csv").write_text("length,mass,species\n1.0,2.0,a\n1.5,2.5,b\n")
     monkeypatch.chdir(tmp_path)
-    exec(BLOCKS[3], {"vaeppl": vaeppl})
+    exec(BLOCKS[4], {"vaeppl": vaeppl})
 
 
 def test_every_model_stands_in_the_table():

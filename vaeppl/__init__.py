@@ -23,23 +23,39 @@ if TYPE_CHECKING:
     from .fitted import load as load
     from .model import Model as Model
     from .model import row_count as row_count
+    from .model import row_share as row_share
     from .model import rows as rows
+    from .reading.analogies import analogies as analogies
+    from .reading.classifier import LatentClassifier as LatentClassifier
     from .reading.criticism import posterior_predictive_check as posterior_predictive_check
     from .reading.evidence import active_units as active_units
     from .reading.evidence import elbo as elbo
     from .reading.evidence import evidence as evidence
     from .reading.export import to_arviz as to_arviz
+    from .reading.prediction import predict as predict
+    from .reading.prediction import predict_proba as predict_proba
+    from .reading.prediction import score_labels as score_labels
     from .reading.predictive import encode as encode
     from .reading.predictive import posterior_predictive as posterior_predictive
     from .reading.predictive import reconstruct as reconstruct
     from .reading.predictive import sample as sample
+    from .reading.scoring import calibration as calibration
+    from .reading.scoring import calibration_error as calibration_error
+    from .reading.scoring import classification_report as classification_report
+    from .reading.scoring import confusion as confusion
     from .training.fit import fit as fit
 
 # Where each public name lives. They are imported when first used, so that `import vaeppl` is quick.
 _HOME = {
     "Fit": "fitted",
+    "LatentClassifier": "reading.classifier",
     "Model": "model",
     "active_units": "reading.evidence",
+    "analogies": "reading.analogies",
+    "calibration": "reading.scoring",
+    "calibration_error": "reading.scoring",
+    "classification_report": "reading.scoring",
+    "confusion": "reading.scoring",
     "elbo": "reading.evidence",
     "encode": "reading.predictive",
     "evidence": "reading.evidence",
@@ -48,10 +64,14 @@ _HOME = {
     "load": "fitted",
     "posterior_predictive": "reading.predictive",
     "posterior_predictive_check": "reading.criticism",
+    "predict": "reading.prediction",
+    "predict_proba": "reading.prediction",
     "reconstruct": "reading.predictive",
     "row_count": "model",
+    "row_share": "model",
     "rows": "model",
     "sample": "reading.predictive",
+    "score_labels": "reading.prediction",
     "to_arviz": "reading.export",
 }
 _MODULES = (

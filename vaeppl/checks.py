@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -18,8 +19,10 @@ from .columns import check_columns, entry_in_words
 from .data import Data
 from .distributions import MixedColumns
 from .errors import ColumnError, StoryError
+from .estimators.elbo import is_beside_the_story
 from .pair import Batch, Pair
 from .reading.tracing import quiet
+from .strata import check_labels, is_missing, strata
 from .training.seeds import seeded
 
 __all__ = ["check", "check_batch_size", "check_columns", "check_sites", "check_values"]
@@ -27,7 +30,23 @@ __all__ = ["check", "check_batch_size", "check_columns", "check_sites", "check_v
 CHUNK = 4096  # rows whose values are checked at a time
 
 
-def check(pair: Pair, data: Data, *, batch_size: int | None = None) -> bool:
+@dataclass(frozen=True)
+class Checked:
+    """What the checks found out on the way.
+
+    Attributes
+    ----------
+    scaled : bool
+        Whether the story scales its rows up to the full data, as ``vaeppl.rows`` does.
+    enumerated : tuple of str
+        Latents that the guide marks to be summed out.
+    """
+
+    scaled: bool
+    enumerated: tuple[str, ...]
+
+
+def check(pair: Pair, data: Data, *, batch_size: int | None = None, to_fit: bool = True) -> Checked:
     """Check everything that can be checked before training; raise at the first fault.
 
     Parameters
@@ -38,11 +57,12 @@ def check(pair: Pair, data: Data, *, batch_size: int | None = None) -> bool:
         The rows it will be fitted to.
     batch_size
         Rows in a minibatch; not checked if ``None``.
+    to_fit
+        Whether the story will be fitted to them; else labels may be missing throughout.
 
     Returns
     -------
-    bool
-        Whether the story scales its rows up to the full data, as ``vaeppl.rows`` does.
+    Checked
 
     Raises
     ------
@@ -54,10 +74,22 @@ def check(pair: Pair, data: Data, *, batch_size: int | None = None) -> bool:
     check_columns(pair, data)
     if batch_size is not None:
         check_batch_size(batch_size, len(data))
+    check_labels(pair, data, to_fit=to_fit)
+    apart = strata(pair, data)
+    marked: dict[str, None] = {}
     with seeded(0):  # columns may be drawn as they are read
-        trace, scaled = check_sites(pair, data, batch_size)
+        for stratum in apart:
+            columns = data.columns(*stratum.columns)
+            part = columns if len(apart) == 1 else columns.select(stratum.rows)
+            trace, enumerated, scaled = check_sites(pair, part, batch_size)
+            marked |= dict.fromkeys(enumerated)
+            if len(apart) > 1 and not scaled:
+                raise StoryError(
+                    f"{pair.name} has rows with and without {', '.join(pair.partly_observed)}, so "
+                    "it must scale them: write `with vaeppl.rows(...):` in model and guide"
+                )
         check_values(pair, data, trace)
-    return scaled
+    return Checked(scaled, tuple(marked))
 
 
 def check_batch_size(batch_size: int, rows: int) -> None:
@@ -69,13 +101,16 @@ def check_batch_size(batch_size: int, rows: int) -> None:
         )
 
 
-def check_sites(pair: Pair, data: Data, batch_size: int | None = None) -> tuple[Any, bool]:
+def check_sites(
+    pair: Pair, data: Data, batch_size: int | None = None
+) -> tuple[Any, tuple[str, ...], bool]:
     """Run guide and model on the first rows and compare their sites.
 
     Returns
     -------
-    tuple of a trace and bool
-        The model's trace, and whether its rows are scaled up to the full data.
+    tuple of a trace, names and bool
+        The model's trace, the latents that the guide marks to be summed out, and whether the rows
+        are scaled up to the full data.
 
     Raises
     ------
@@ -108,7 +143,8 @@ def check_sites(pair: Pair, data: Data, batch_size: int | None = None) -> tuple[
     scaled = few == full or rows_are_scaled(pair, model_trace, few, full)
     if not scaled and batch_size != full:
         _check_globals(pair, model_trace, few)
-    return model_trace, scaled
+    marked = [n for n, s in _latents(guide_trace).items() if s["infer"].get("enumerate")]
+    return model_trace, tuple(marked), scaled
 
 
 @contextmanager
@@ -282,7 +318,8 @@ def _rows_frames(site: Any, few: int) -> list[Any]:
 def _check_names(pair: Pair, trace: Any, batch: Batch) -> None:
     """Refuse a site that observes a column under another name."""
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and site["is_observed"] and name not in pair.columns:
+        observed = site["type"] == "sample" and site["is_observed"]
+        if observed and name not in pair.columns and not is_beside_the_story(site):
             for column, values in batch.items():
                 if site["value"] is values:
                     raise StoryError(
@@ -316,7 +353,8 @@ def check_values(pair: Pair, data: Data, trace: Any) -> None:
         observed = site["type"] == "sample" and site["is_observed"]
         if observed and name in data and name in pair.columns:
             for part, start, stop in _parts(site["fn"]):
-                _check_part(data, name, part, slice(start, stop), pair.takes_missing)
+                missing = pair.takes_missing or name in pair.partly_observed
+                _check_part(data, name, part, slice(start, stop), missing)
 
 
 def _parts(fn: Any) -> Iterator[tuple[Any, int, int | None]]:
@@ -349,7 +387,7 @@ def _check_part(data: Data, column: str, fn: Any, where: slice, takes_missing: b
         values = values.reshape(len(index), -1)[:, where]
         bad = ~support.check(values) | values.isinf()
         if takes_missing:
-            bad &= ~values.isnan()
+            bad &= ~is_missing(values.reshape(-1)).reshape(values.shape)
         if bad.any():
             row, entry = bad.nonzero()[0].tolist()
             raise ColumnError(

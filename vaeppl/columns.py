@@ -43,7 +43,7 @@ def check_columns(pair: Pair, data: Data, required: Sequence[str] | None = None)
         )
     for column in present:
         _check_width(pair, data, column)
-        if not pair.takes_missing:
+        if not pair.takes_missing and column not in pair.partly_observed:
             _check_finite(data, column)
 
 

@@ -11,8 +11,10 @@ from .errors import CheckpointError
 from .files import load_state, read_json, read_tensors, write_json, write_tensors, write_whole
 from .model import Model
 from .pair import Pair, as_pair
-from .reading import criticism, export, predictive
+from .reading import criticism, export, prediction, predictive
 from .reading import evidence as _evidence
+from .reading.classifier import LatentClassifier
+from .reading.labels import own_classifier
 from .training.state import State
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class Fit:
         self.stopped = state.stopped
         self.best_epoch = state.best_epoch or state.epoch
         self._records = state.history
+        self._classifiers: dict[tuple[str, int], LatentClassifier] = {}
         self.train = train
 
     @property
@@ -155,6 +158,30 @@ class Fit:
     def posterior_predictive_check(self, data: Any = None, **options: Any) -> Any:
         """Check the story; see :func:`vaeppl.posterior_predictive_check`."""
         return criticism.posterior_predictive_check(self, self._rows(data), **options)
+
+    def predict_proba(self, data: Any = None, column: str = "y", **options: Any) -> Tensor:
+        """Probability of each value of a label; see :func:`vaeppl.predict_proba`."""
+        return prediction.predict_proba(self, self._rows(data), column, **options)
+
+    def predict(self, data: Any = None, column: str = "y", **options: Any) -> Tensor:
+        """Most probable label of each row; see :func:`vaeppl.predict`."""
+        return prediction.predict(self, self._rows(data), column, **options)
+
+    def score_labels(self, data: Any = None, column: str = "y", **options: Any) -> Any:
+        """Predicted labels against those of the data; see :func:`vaeppl.score_labels`."""
+        return prediction.score_labels(self, self._rows(data), column, **options)
+
+    def latent_classifier(self, column: str = "y", *, seed: int = 0) -> LatentClassifier:
+        """Return the classifier on the latents (that of M1), trained on the rows that were fitted.
+
+        It is trained when first asked for, and never written to a file: see
+        :class:`vaeppl.LatentClassifier`.
+        """
+        if (column, seed) not in self._classifiers:
+            kind = own_classifier(self.pair) or "svm"
+            own = LatentClassifier(self, kind, column=column, seed=seed)
+            self._classifiers[column, seed] = own.fit(self._rows(None))
+        return self._classifiers[column, seed]
 
     def to_arviz(self, data: Any = None, **options: Any) -> Any:
         """Export to ArviZ; see :func:`vaeppl.to_arviz`."""

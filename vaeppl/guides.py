@@ -23,7 +23,15 @@ import zuko  # noqa: E402
 
 torch.distributions.Distribution.set_default_validate_args(_VALIDATES)
 
-__all__ = ["DiagonalNormal", "Family", "Flow", "FullRankNormal", "available", "get"]
+__all__ = [
+    "DiagonalNormal",
+    "Family",
+    "Flow",
+    "FullRankNormal",
+    "GumbelSoftmax",
+    "available",
+    "get",
+]
 
 SCALE_FLOOR = 1e-4  # keeps log q finite where a posterior collapses onto a point
 
@@ -180,6 +188,49 @@ class FlowDistribution(ZukoToPyro):
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
         """Expand to a batch shape."""
         return FlowDistribution(self.dist.expand(batch_shape))
+
+
+class GumbelSoftmax(dist.OneHotCategorical):
+    """A categorical, drawn as indicators with the gradient of its relaxation (straight through).
+
+    Forward, the draw is an exact one, y = onehot(argmax_k(l_k + g_k)) with Gumbel noise g; its
+    gradient is that of softmax((l + g) / T), and so biased (Jang, Gu & Poole 2017, section 2.2).
+    Log-probability and KL are those of the categorical.
+
+    Parameters
+    ----------
+    temperature
+        T > 0.
+    logits
+        Shape ``(..., K)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> GumbelSoftmax(0.5, torch.zeros(4, 3)).rsample().sum(-1)
+    tensor([1., 1., 1., 1.])
+    """
+
+    has_rsample = True
+    has_enumerate_support = False  # summed out, it would need no relaxation
+
+    def __init__(
+        self, temperature: float, logits: Tensor, validate_args: bool | None = None
+    ) -> None:
+        self.temperature = temperature
+        super().__init__(logits=logits, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> GumbelSoftmax:
+        """Expand to a batch shape."""
+        logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
+        return GumbelSoftmax(self.temperature, logits, validate_args=False)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw indicators, ``(*sample_shape, ..., K)``."""
+        noise = self.logits.new_empty(self._extended_shape(sample_shape)).exponential_()
+        soft = ((self.logits - noise.log()) / self.temperature).softmax(-1)
+        hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft)
+        return hard + (soft - soft.detach())
 
 
 _NAMED: dict[str, type[Family]] = {

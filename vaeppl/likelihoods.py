@@ -128,7 +128,7 @@ class Bernoulli(Likelihood):
 
     def distribution(self, logits: Tensor) -> TorchDistribution:  # type: ignore[override]
         """Return Bernoulli(logits)."""
-        return dist.Bernoulli(logits=logits)
+        return distributions.Bernoulli(logits=logits)
 
 
 class ContinuousBernoulli(Likelihood):

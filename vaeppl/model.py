@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -21,14 +21,25 @@ from torch.nn.parameter import is_lazy
 from .config import Configurable, rebuild
 from .errors import StoryError
 
-__all__ = ["Model", "row_count", "rows"]
+__all__ = ["Model", "row_count", "row_share", "rows"]
 
-# (rows of the full data, rows to draw when no column is given)
-_ROWS: ContextVar[tuple[int | None, int]] = ContextVar("rows", default=(None, 1))
+
+class _Rows(NamedTuple):
+    """What is known of the rows beside the batch at hand."""
+
+    full: int | None = None  # rows that the batch stands for
+    draw: int = 1  # rows to draw when no column is given
+    total: int | None = None  # rows of the data, those that this batch does not stand for too
+
+
+_UNKNOWN = _Rows()
+_ROWS: ContextVar[_Rows] = ContextVar("rows", default=_UNKNOWN)
 
 
 @contextmanager
-def row_count(full: int | None = None, *, draw: int = 1) -> Iterator[None]:
+def row_count(
+    full: int | None = None, *, draw: int = 1, total: int | None = None
+) -> Iterator[None]:
     """Say how many rows the full data has, and how many to draw where no column is given.
 
     Parameters
@@ -37,6 +48,9 @@ def row_count(full: int | None = None, *, draw: int = 1) -> Iterator[None]:
         N, the size of the plate; ``None`` means: as many as the batch has.
     draw
         The number of rows that ``rows()`` makes when every column is ``None``.
+    total
+        Rows of the data where the batch stands for a part of them only: the labelled ones, say.
+        ``None`` means: for all of them.
 
     Examples
     --------
@@ -49,7 +63,7 @@ def row_count(full: int | None = None, *, draw: int = 1) -> Iterator[None]:
     ...     story().shape
     torch.Size([5])
     """
-    token = _ROWS.set((full, draw))
+    token = _ROWS.set(_Rows(full, draw, total))
     try:
         yield
     finally:
@@ -79,13 +93,30 @@ def rows(*columns: Tensor | None) -> pyro.plate:
     lengths = {c.shape[0] for c in columns if c is not None}
     if len(lengths) > 1:
         raise StoryError(f"columns of one batch have unequal numbers of rows: {sorted(lengths)}")
-    full, draw = _ROWS.get()
+    full, draw, _ = _ROWS.get()
     batch = lengths.pop() if lengths else draw
     if full is None or full == batch:
         return pyro.plate("rows", batch, dim=-1)
     if batch > full:
         raise StoryError(f"a batch has {batch} rows, but the full data have {full}")
     return pyro.plate("rows", full, subsample=torch.arange(batch), dim=-1)
+
+
+def row_share(plate: pyro.plate) -> float:
+    """Return the share of the data's rows for which a plate of rows stands.
+
+    It is 1, but where a column is observed in some rows only (``Model.partly_observed``): those
+    rows and the others then have a plate each, and this is N_labelled / N and N_unlabelled / N.
+
+    Examples
+    --------
+    >>> import torch
+    >>> with row_count(full=100, total=60_000):
+    ...     round(1 / row_share(rows(torch.zeros(20))))
+    600
+    """
+    total = _ROWS.get().total
+    return 1.0 if total is None else float(plate.size / total)
 
 
 class Model(Configurable, PyroModule):
@@ -106,6 +137,10 @@ class Model(Configurable, PyroModule):
     likelihood_columns : mapping of str to str
         Which arguments of the constructor are likelihoods, and of which column: so that they can
         be chosen from data where they are not given (``{"likelihood": "x"}``).
+    partly_observed : tuple of str
+        Columns that are latent in the rows where they are missing (a label that is -1 or NaN).
+        Such rows are handed over apart from the others, without the column: so ``model`` observes
+        it with ``obs=y``, and ``guide`` draws it ``if y is None``.
 
     Examples
     --------
@@ -122,6 +157,7 @@ class Model(Configurable, PyroModule):
     """
 
     takes_missing: bool = False
+    partly_observed: tuple[str, ...] = ()
     likelihood_columns: Mapping[str, str] = MappingProxyType({"likelihood": "x"})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -5,15 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pyro
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import Configurable
 from .errors import unknown_name
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "activation", "feature_net", "output_dim"]
+__all__ = [
+    "MLP",
+    "Concatenate",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Joint",
+    "activation",
+    "feature_net",
+    "joint_feature_net",
+    "output_dim",
+]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -110,6 +122,76 @@ class MLP(Configurable, nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_dim)`` to ``(..., out_dim)``."""
         return self.layers(x)
+
+
+class Joint(MLP):
+    """A multilayer perceptron of several inputs, which broadcast against each other.
+
+    It computes what an MLP does on their concatenation, but sums one product for each input in
+    its first layer. So the product with rows ``(B, x_dim)`` is taken once, and not once for each
+    label, when the labels come as ``(K, 1, K)``.
+
+    Parameters
+    ----------
+    in_dims
+        Size of the last dimension of each input.
+    out_dim, **options
+        As in :class:`MLP`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> labels = torch.eye(3).unsqueeze(1)
+    >>> Joint((4, 3), 2, hidden=(8,))(torch.zeros(5, 4), labels).shape
+    torch.Size([3, 5, 2])
+    """
+
+    def __init__(self, in_dims: Sequence[int], out_dim: int, **options: Any) -> None:
+        super().__init__(sum(in_dims), out_dim, **options)
+        self.in_dims = tuple(in_dims)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Map inputs ``(..., in_dims[i])`` to ``(..., out_dim)``."""
+        sizes = tuple(x.shape[-1] for x in inputs)
+        if sizes != self.in_dims:
+            raise ValueError(f"the inputs have sizes {sizes}, but in_dims={self.in_dims}")
+        first = self.layers[0]
+        assert isinstance(first, nn.Linear)
+        h: Tensor = first.bias
+        for x, weight in zip(inputs, first.weight.split(self.in_dims, dim=1), strict=True):
+            h = F.linear(x, weight) + h
+        out: Tensor = self.layers[1:](h)
+        return out
+
+
+class Concatenate(Configurable, nn.Module):
+    """Several inputs side by side, broadcast against each other: ``(..., sum(in_dims))``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Concatenate((4, 3))(torch.zeros(5, 4), torch.zeros(2, 1, 3)).shape
+    torch.Size([2, 5, 7])
+    """
+
+    def __init__(self, in_dims: Sequence[int]) -> None:
+        super().__init__()
+        self.in_dims, self.out_dim = tuple(in_dims), sum(in_dims)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Concatenate over the last dimension."""
+        shape = torch.broadcast_shapes(*(x.shape[:-1] for x in inputs))
+        return torch.cat([x.expand(*shape, -1) for x in inputs], dim=-1)
+
+
+def joint_feature_net(
+    in_dims: Sequence[int], hidden: Sequence[int], activation: str = "relu"
+) -> Joint | Concatenate:
+    """Return an encoder of several inputs that ends in ``out_dim`` features, as `feature_net`."""
+    if not hidden:
+        return Concatenate(in_dims)
+    options = {"hidden": hidden[:-1], "activation": activation, "activate_last": True}
+    return Joint(in_dims, hidden[-1], **options)
 
 
 def feature_net(in_dim: int, hidden: Sequence[int], activation: str = "relu") -> nn.Module:

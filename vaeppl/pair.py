@@ -112,8 +112,15 @@ class Pair(nn.Module):
         """Whether NaN entries mean "missing" to this model."""
         return bool(getattr(self.source[0], "takes_missing", False))
 
+    @property
+    def partly_observed(self) -> tuple[str, ...]:
+        """Columns that are latent in the rows where they are missing."""
+        return tuple(getattr(self.source[0], "partly_observed", ()))
+
     @contextmanager
-    def active(self, rows: int | None = None, *, draw: int = 1) -> Iterator[None]:
+    def active(
+        self, rows: int | None = None, *, draw: int = 1, total: int | None = None
+    ) -> Iterator[None]:
         """Enter this pair's parameter store, and say how many rows the full data has.
 
         Parameters
@@ -122,8 +129,10 @@ class Pair(nn.Module):
             N, the size of the plate over rows; ``None``: the size of the batch.
         draw
             Rows to draw where the columns are ``None``.
+        total
+            Rows of the data, where ``rows`` is only the number of those with a label, or without.
         """
-        with pyro.get_param_store().scope(self._store), row_count(rows, draw=draw):
+        with pyro.get_param_store().scope(self._store), row_count(rows, draw=draw, total=total):
             yield
 
     def initialise(self, batch: Batch) -> None:

@@ -12,6 +12,7 @@ from . import reports
 from .binarize import WAYS, binarized, check_unit
 from .columns import Column, Field, make_column, transformed
 from .errors import DataError, SplitError, did_you_mean
+from .labels import few_labels
 from .rows import row_index
 from .splits import random_parts
 from .table import Table
@@ -239,6 +240,54 @@ class Data(Table):
         step = {"column": column, "how": how, "seed": seed}
         return self._with({**self._columns, column: binary})._came_from(self, binarize=step)
 
+    def few_labels(
+        self,
+        column: str = "y",
+        *,
+        per_class: int | None = None,
+        total: int | None = None,
+        seed: int = 0,
+    ) -> Data:
+        """Hide the labels of a column but a random draw, balanced over the classes.
+
+        Of data with splits, only the labels of the train part are drawn or hidden: the others are
+        there to report on. A label that is hidden already (-1 or NaN) stays so.
+
+        Parameters
+        ----------
+        column : str
+            Labels 0, ..., K - 1, one a row.
+        per_class : int, optional
+            Labels to leave in each class. With one seed, the rows of a smaller number are among
+            those of a larger one.
+        total : int, optional
+            Labels to leave in all, instead. What K does not divide is spread: some classes, drawn
+            at random, have one label more than the others.
+        seed : int
+            The same seed gives the same rows.
+
+        Returns
+        -------
+        Data
+            With the column as int64 of shape (N,), -1 where the label is hidden.
+
+        Raises
+        ------
+        DataError
+            If the column is not there or holds no labels, or a class has too few rows.
+
+        Examples
+        --------
+        >>> few = Data({"y": [0, 1, 0, 1, 0, 1]}).few_labels(per_class=1, seed=0)
+        >>> sorted(few["y"].tolist())
+        [-1, -1, -1, -1, 0, 1]
+        """
+        rows = torch.arange(len(self)) if not self._splits else self._rows_of("train")
+        chosen: dict[str, Any] = {"per_class": per_class, "total": total, "seed": seed}
+        few = few_labels(self, column, rows, **chosen)
+        step = {"column": column, **chosen}
+        return self._with({**self._columns, column: few})._came_from(self, few_labels=step)
+
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Data:
@@ -279,7 +328,8 @@ class Data(Table):
     def origin(self) -> dict[str, Any] | None:
         """Where the data can be had again, as JSON: see `from_origin`. None if that is not known.
 
-        Data sets by name and files have one, and keep it through `split` and `binarize`.
+        Data sets by name and files have one, and keep it through `split`, `binarize` and
+        `few_labels`.
         """
         return None if self._origin is None else dict(self._origin)
 
@@ -307,16 +357,21 @@ class Data(Table):
         """The rows held out for the final report."""
         return self._part("test")
 
-    def _part(self, name: str) -> Data:
+    def _rows_of(self, name: str) -> Tensor:
+        """Row numbers of a part."""
         if name not in self._splits:
             has = f"it has {sorted(self._splits)}" if self._splits else "it was never split"
             raise SplitError(
                 f"data {self.name!r} has no {name!r} split ({has}); make one with "
                 "data.split(valid=0.1, test=0.1, seed=0)"
             )
+        return self._splits[name]
+
+    def _part(self, name: str) -> Data:
+        rows = self._rows_of(name)
         # Kept, since the rows of a part in memory are a copy.
         if name not in self._parts:
-            part = self.select(self._splits[name])
+            part = self.select(rows)
             part.name = f"{self.name}.{name}"
             self._parts[name] = part
         return self._parts[name]
@@ -362,7 +417,11 @@ class Data(Table):
 
     def _came_from(self, other: Data, **step: Any) -> Data:
         """Note that the rows are those of `other`, after a step that can be taken again."""
-        self._origin = None if other._origin is None else {**other._origin, **step}
+        origin = other._origin
+        if origin is not None and step.keys() & origin.keys():
+            # Taken before, so the source of this step is what the first ones made.
+            origin = {"source": origin, "columns": None, "options": {}}
+        self._origin = None if origin is None else {**origin, **step}
         return self
 
 

@@ -20,6 +20,7 @@ from .tables import from_frame
 __all__ = ["as_data", "from_anndata", "from_frame", "from_origin"]
 
 _SUFFIXES = (".npz", ".csv", ".tsv", ".h5ad")
+_STEPS = ("binarize", "split", "few_labels")  # of Data, in whatever order they were taken
 
 
 def as_data(
@@ -108,11 +109,13 @@ def from_origin(origin: Mapping[str, Any]) -> Data:
     >>> from_origin(digits.origin).fingerprint() == digits.fingerprint()
     True
     """
-    data = as_data(origin["source"], columns=origin["columns"], **origin["options"])
-    if "binarize" in origin:
-        data = data.binarize(**origin["binarize"])
-    if "split" in origin:
-        data = data.split(**origin["split"])
+    source = origin["source"]
+    if isinstance(source, Mapping):
+        source = from_origin(source)
+    data = as_data(source, columns=origin["columns"], **origin["options"])
+    for step in origin:
+        if step in _STEPS:
+            data = getattr(data, step)(**origin[step])
     return data
 
 

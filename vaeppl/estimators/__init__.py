@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .elbo import ELBO
-from .registry import Estimator, about, available, get
+from .registry import Estimator, about, available, enumerates, get
 
-__all__ = ["ELBO", "Estimator", "about", "available", "get"]
+__all__ = ["ELBO", "Estimator", "about", "available", "enumerates", "get"]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro.poutine as poutine
@@ -24,7 +25,9 @@ from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
 from pyro.infer.trace_elbo import _compute_log_r
-from pyro.infer.util import get_plate_stacks, is_validation_enabled
+from pyro.infer.util import Dice, get_plate_stacks, is_validation_enabled
+from pyro.ops import packed
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
@@ -56,6 +59,9 @@ class ELBO(Trace_ELBO):
     free_bits
         λ in nats: each latent dimension (where the KL factorises; else each site) may cost this
         much, on average over the rows, at no loss.
+    enumerate
+        Sum out the discrete latents that the guide marks ``infer={"enumerate": "parallel"}`` (as
+        :func:`pyro.infer.config_enumerate` does); ``False``: draw them, as all others.
     vectorize_particles
         Draw the particles side by side, in a plate, rather than one after another.
     max_plate_nesting
@@ -75,9 +81,16 @@ class ELBO(Trace_ELBO):
     The exact KL of a site given its parents is valid when every latent that precedes it in the
     model is drawn before it in the guide too; a bottom-up guide of a top-down model breaks this,
     and then the site's KL is estimated from the draws. So it is where model and guide scale or
-    mask the site differently: each log-probability then has its own weight, as in Pyro. Sites that
-    cannot be reparametrised get the score-function estimator of Pyro. What the guide draws beside
-    the latents (auxiliary variables, ``pyro.factor``) is a part of log q, and so of the KL.
+    mask the site differently: each log-probability then has its own weight, as in Pyro.
+
+    Sites that cannot be reparametrised get the score-function estimator of Pyro. With several
+    particles side by side, its baseline for a particle is the mean over the others, row by row
+    (Mnih & Rezende 2016, section 2.4, of the ELBO): still unbiased, and of far lower variance.
+
+    What the guide draws beside the latents (auxiliary variables, ``pyro.factor``) is a part of
+    log q, and so of the KL. An *observed* site of the model that is marked
+    ``infer={"objective_only": True}`` is a term of the objective, but not of the story: no report
+    has it, and the KL weight leaves it alone.
 
     Examples
     --------
@@ -102,6 +115,7 @@ class ELBO(Trace_ELBO):
         analytic_kl: bool = True,
         kl_weight: float | Tensor = 1.0,
         free_bits: float = 0.0,
+        enumerate: bool = True,
         vectorize_particles: bool = True,
         max_plate_nesting: float = float("inf"),
     ) -> None:
@@ -115,6 +129,7 @@ class ELBO(Trace_ELBO):
             max_plate_nesting=max_plate_nesting,
         )
         self.analytic_kl, self.kl_weight, self.free_bits = analytic_kl, kl_weight, free_bits
+        self.enumerate = enumerate
         self.report: dict[str, Tensor] = {}
         self.site_kl: dict[str, Tensor] = {}
 
@@ -141,20 +156,25 @@ class ELBO(Trace_ELBO):
 
     def _guess_max_plate_nesting(self, model: Any, guide: Any, args: Any, kwargs: Any) -> None:
         """Find it as Pyro does, without the log line."""
-        logger = logging.getLogger("pyro.infer.elbo")
-        level = logger.level
-        logger.setLevel(logging.WARNING)
-        try:
+        # A run that is resumed guesses anew, and must not draw other numbers for that.
+        with without_log("pyro.infer.elbo"), torch.random.fork_rng():
             super()._guess_max_plate_nesting(model, guide, args, kwargs)
-        finally:
-            logger.setLevel(level)
+
+    def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Iterator[Any]:
+        """Trace all particles."""
+        if self.enumerate and self.max_plate_nesting == float("inf"):
+            self._guess_max_plate_nesting(model, guide, args, kwargs)
+        yield from super()._get_traces(model, guide, args, kwargs)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         """Trace the guide and the model against it; log-probabilities are computed as needed."""
+        if self.enumerate:
+            # The model's values go to the left of the guide's, as in TraceEnum_ELBO.
+            left = -1 - int(self.max_plate_nesting)
+            guide, model = EnumMessenger(first_available_dim=left)(guide), EnumMessenger()(model)
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(
-            *args, **kwargs
-        )
+        replayed = poutine.replay(model, trace=guide_trace)
+        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
         if is_validation_enabled():
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         guide_trace = prune_subsample_sites(guide_trace)
@@ -170,6 +190,8 @@ class ELBO(Trace_ELBO):
 
     def _particle_loss(self, model_trace: Any, guide_trace: Any) -> Tensor:
         _check_drawn(model_trace, guide_trace)
+        if any(is_enumerated(s) for s in sample_sites(guide_trace)):
+            return self._enumerated_loss(model_trace, guide_trace)
         if not all(s["fn"].has_rsample for s in sample_sites(guide_trace)):
             return self._score_function_loss(model_trace, guide_trace)
         objective: Any = 0.0
@@ -204,6 +226,50 @@ class ELBO(Trace_ELBO):
         means = terms.sum(tuple(range(kl.ndim))) / rows.clamp(min=tiny)
         return rows * means.clamp(min=self.free_bits).sum()
 
+    def _enumerated_loss(self, model_trace: Any, guide_trace: Any) -> Tensor:
+        """Return minus the objective, each term weighted by q of the values it was computed for.
+
+        The weights, and the score function of what is drawn and not reparametrised, are Pyro's
+        (:class:`pyro.infer.util.Dice`).
+        """
+        if self.free_bits:
+            raise StoryError("free bits are not known for latents that are summed out")
+        guide_trace.compute_score_parts()
+        guide_trace.pack_tensors()
+        model_trace.symbolize_dims(guide_trace.plate_to_symbol)
+        ordering = {
+            s["name"]: frozenset(f for f in s["cond_indep_stack"] if f.vectorized)
+            for trace in (model_trace, guide_trace)
+            for s in sample_sites(trace)
+        }
+        dice = Dice(guide_trace, ordering)
+
+        def expected(term: Tensor, site: Site) -> Tensor:
+            cost = packed.pack(term, _symbols(site, model_trace, guide_trace))
+            mean: Tensor = torch.as_tensor(
+                dice.compute_expectation({ordering[site["name"]]: [cost]})
+            )
+            return mean
+
+        objective: Any = 0.0
+        for site in sample_sites(model_trace):
+            if site["is_observed"]:
+                term = expected(weighted_log_prob(site), site)
+                self._note("reconstruction", term, site)
+                objective = objective + term
+        exact = exact_kl_sites(model_trace, guide_trace) if self.analytic_kl else set()
+        for q_site in sample_sites(guide_trace):
+            p_site = _counterpart(q_site, model_trace)
+            if p_site is not None and not _same_weights(p_site, q_site):
+                total = expected(weighted_log_prob(q_site), q_site)
+                total = total - expected(weighted_log_prob(p_site), p_site)
+            else:
+                kl, _ = kl_terms(p_site, q_site, q_site["name"] in exact)
+                total = expected(scale_and_mask(kl, q_site["scale"], q_site["mask"]), q_site)
+            self._note("kl", total, q_site)
+            objective = objective - self.kl_weight * total
+        return -objective
+
     def _score_function_loss(self, model_trace: Any, guide_trace: Any) -> Tensor:
         """Pyro's surrogate, for guides with sites that cannot be reparametrised."""
         if self.free_bits:
@@ -225,7 +291,9 @@ class ELBO(Trace_ELBO):
         return _surrogate_loss(model_trace, guide_trace)
 
     def _note(self, term: str, value: Tensor, site: Site) -> None:
-        """Add a term of this particle to the report."""
+        """Add a term of this particle to the report, if it belongs to the story."""
+        if is_beside_the_story(site):
+            return
         value = value.detach() / self.num_particles
         zero = torch.zeros_like(value)
         if not self.report:
@@ -239,15 +307,52 @@ class ELBO(Trace_ELBO):
             self.site_kl[site["name"]] = self.site_kl.get(site["name"], zero) + value
 
 
+@contextmanager
+def without_log(name: str) -> Iterator[None]:
+    """Leave out what a logger would say below a warning."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def sample_sites(trace: Any) -> Iterator[Site]:
     """Yield the sample sites of a trace in the order in which they were drawn."""
     return (s for s in trace.nodes.values() if s["type"] == "sample")
 
 
+def is_enumerated(site: Site) -> bool:
+    """Tell whether a site's value holds all its values, side by side."""
+    return site["infer"].get("_enumerate_dim") is not None
+
+
+def is_beside_the_story(site: Site) -> bool:
+    """Tell whether an observed site is a term of the objective alone, and not of p(x, z)."""
+    return bool(site["is_observed"] and site["infer"].get("objective_only"))
+
+
+def weighted_log_prob(site: Site) -> Tensor:
+    """Return log p of a site, scaled and masked, for each element of its batch."""
+    log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return scale_and_mask(log_p, site["scale"], site["mask"])
+
+
 def log_prob_sum(site: Site) -> Tensor:
     """Return log p of a site, scaled and masked, summed over the batch."""
-    log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    return scale_and_mask(log_p, site["scale"], site["mask"]).sum()
+    return weighted_log_prob(site).sum()
+
+
+def _symbols(site: Site, model_trace: Any, guide_trace: Any) -> dict[int, str]:
+    """Return the symbols of the dimensions that a term of a site may have, those of p and of q."""
+    return {
+        dim: symbol
+        for trace in (model_trace, guide_trace)
+        if site["name"] in trace.nodes
+        for dim, symbol in trace.nodes[site["name"]]["infer"]["_dim_to_symbol"].items()
+    }
 
 
 def _counterpart(q_site: Site, model_trace: Any) -> Site | None:
@@ -321,11 +426,19 @@ def _kl(p: Any, q: Any, value: Tensor, exact: bool) -> Tensor:
     if exact and not isinstance(getattr(q, "base_dist", q), Delta):
         try:
             kl: Tensor = kl_divergence(q, p)
-            return kl.expand(q.batch_shape)
+            return kl.expand(torch.broadcast_shapes(kl.shape, q.batch_shape))
         except NotImplementedError:
             pass
     difference: Tensor = q.log_prob(value) - p.log_prob(value)
     return difference
+
+
+def _baseline(weight: Tensor, site: Site) -> Tensor | float:
+    """Return the mean of the weight over the other particles; 0 where there is one only."""
+    frame = next((f for f in site["cond_indep_stack"] if f.name == PARTICLES), None)
+    if frame is None or weight.ndim < -frame.dim or (count := weight.shape[frame.dim]) < 2:
+        return 0.0
+    return (weight.sum(frame.dim, keepdim=True) - weight) / (count - 1)
 
 
 def _weigh(site: Site, weight: float | Tensor) -> None:
@@ -357,5 +470,6 @@ def _surrogate_loss(model_trace: Any, guide_trace: Any) -> Tensor:
         surrogate = surrogate - torch.as_tensor(entropy).sum()
         if isinstance(score, Tensor):
             weight = log_r.sum_to(site["cond_indep_stack"])
+            weight = weight - _baseline(weight, site)
             surrogate = surrogate + (weight * score).sum()
     return -(value + surrogate - surrogate.detach())

@@ -10,7 +10,7 @@ import pyro.infer
 from ..errors import unknown_name
 from .elbo import ELBO
 
-__all__ = ["Estimator", "about", "available", "get"]
+__all__ = ["Estimator", "about", "available", "enumerates", "get"]
 
 
 class Estimator(NamedTuple):
@@ -18,10 +18,15 @@ class Estimator(NamedTuple):
 
     make: Callable[..., pyro.infer.ELBO]
     account: str
+    enumerates: bool = True
 
 
 def _monte_carlo(**options: Any) -> ELBO:
     return ELBO(analytic_kl=False, **options)
+
+
+def _score_function(**options: Any) -> ELBO:
+    return ELBO(enumerate=False, **options)
 
 
 _ESTIMATORS: dict[str, Estimator] = {
@@ -29,7 +34,15 @@ _ESTIMATORS: dict[str, Estimator] = {
         ELBO,
         "The ELBO with the KL of a site exact where it is known and valid, else from the draws. "
         "Unbiased; of lowest variance while q is far from the posterior. Takes a KL weight and "
-        "free bits. Discrete latents get a score-function gradient of high variance.",
+        "free bits. Discrete latents that the guide marks for it are summed out exactly; others "
+        "get a score-function gradient.",
+    ),
+    "score_function": Estimator(
+        _score_function,
+        "The ELBO with discrete latents drawn, not summed out: REINFORCE. Unbiased. With one "
+        "particle its gradient varies much; with several, each particle's baseline is the mean of "
+        "the others, row by row, and cost grows with their number and not with that of the values.",
+        enumerates=False,
     ),
     "elbo_monte_carlo": Estimator(
         _monte_carlo,
@@ -38,17 +51,21 @@ _ESTIMATORS: dict[str, Estimator] = {
     ),
     "trace_elbo": Estimator(
         pyro.infer.Trace_ELBO,
-        "Pyro's Trace_ELBO: the same estimate as elbo_monte_carlo, without weights or report.",
+        "Pyro's Trace_ELBO: the same estimate as elbo_monte_carlo, without weights or report. "
+        "It draws discrete latents, with a score-function gradient and no baseline.",
+        enumerates=False,
     ),
     "trace_mean_field_elbo": Estimator(
         pyro.infer.TraceMeanField_ELBO,
         "Pyro's TraceMeanField_ELBO: exact KL. Wrong, with a warning only, for guides whose "
-        "latents are drawn in another order than the model's; elbo is right there.",
+        "latents are drawn in another order than the model's; elbo is right there. It takes no "
+        "discrete latents.",
+        enumerates=False,
     ),
     "trace_enum_elbo": Estimator(
         pyro.infer.TraceEnum_ELBO,
         "Pyro's TraceEnum_ELBO: sums over discrete latents marked by config_enumerate, exactly. "
-        "Needs max_plate_nesting; cost grows with the number of values.",
+        "Its value varies more than that of elbo, as no KL is exact; no weights or report.",
     ),
 }
 
@@ -69,6 +86,12 @@ def about(name: str) -> str:
     if name not in _ESTIMATORS:
         raise ValueError(unknown_name("estimator", name, _ESTIMATORS))
     return _ESTIMATORS[name].account
+
+
+def enumerates(name: str) -> bool:
+    """Tell whether an estimator sums out the discrete latents that a guide marks for it."""
+    about(name)
+    return _ESTIMATORS[name].enumerates
 
 
 def get(estimator: str | pyro.infer.ELBO, **options: Any) -> pyro.infer.ELBO:

@@ -1,13 +1,17 @@
-"""Pictures of a fit: how it went, what the story draws, what the latents hold, where it fails."""
+"""Pictures of a fit: how it went, what the story draws, what latents and labels tell."""
 
 from .checks import evidence, posterior_predictive_check
 from .curves import learning_curve
 from .files import save_all
 from .images import manifold, reconstructions, samples
+from .labels import analogies, calibration, confusion
 from .latent import active_units, embedding
 
 __all__ = [
     "active_units",
+    "analogies",
+    "calibration",
+    "confusion",
     "embedding",
     "evidence",
     "learning_curve",

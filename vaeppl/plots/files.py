@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 
 from ..data import Data
+from ..data.labels import HIDDEN, labels_of
 from ..files import write_whole
 from ..reading import evidence as _evidence
+from ..reading.prediction import can_predict, score_labels
 from ..reading.predictive import encode
 from ._rows import rows_or_none, some_rows
 from .checks import evidence, posterior_predictive_check
 from .curves import learning_curve
 from .images import has_manifold, manifold, reconstructions, samples
+from .labels import analogies, calibration, column_of_analogies, confusion
 from .latent import active_units, embedding
 
 if TYPE_CHECKING:
@@ -27,8 +30,8 @@ __all__ = ["save_all"]
 def save_all(fit: Any, folder: str | Path, data: Any = None) -> list[Path]:
     """Write the pictures that suit a fit into a folder, as PNG.
 
-    Pictures that need data use up to 1000 of the rows, and the evidence up to 300 of them with 100
-    particles each.
+    Pictures that need data use up to 1000 of the rows, those of predicted labels up to 10 000, and
+    the evidence up to 300 with 100 particles each.
 
     Parameters
     ----------
@@ -90,4 +93,17 @@ def _pictures_that_suit(fit: Any, rows: Data | None) -> dict[str, Callable[[], A
         pictures["active_units"] = lambda: active_units(_evidence.active_units(fit, some))
     pictures["posterior_predictive_check"] = lambda: posterior_predictive_check(fit, some)
     pictures["evidence"] = lambda: evidence(_evidence.evidence(fit, few, num_particles=100))
+    return pictures | _pictures_of_labels(fit, rows)
+
+
+def _pictures_of_labels(fit: Any, rows: Data) -> dict[str, Callable[[], Axes]]:
+    """Return the pictures of predicted labels, and of the rows with other labels."""
+    pictures: dict[str, Callable[[], Axes]] = {}
+    if can_predict(fit, rows):
+        labelled = rows.select(labels_of(rows, "y") != HIDDEN)
+        report = score_labels(fit, some_rows(labelled, 10_000, 0))
+        pictures["confusion"] = lambda: confusion(report, rows)
+        pictures["calibration"] = lambda: calibration(report)
+    if (column := column_of_analogies(fit, rows)) is not None:
+        pictures["analogies"] = lambda: analogies(fit, rows, column=column)
     return pictures

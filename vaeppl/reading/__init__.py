@@ -1,1 +1,1 @@
-"""Reading a fit: its evidence, its draws, its criticism, and its export to ArviZ."""
+"""Reading a fit: its evidence, its draws, its labels, its criticism, and its export to ArviZ."""

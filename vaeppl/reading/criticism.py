@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..data import Data, as_data
 from ..errors import StoryError, unknown_name
@@ -163,8 +162,9 @@ def _column(pair: Pair, rows: Data, column: str | None) -> str:
 
 def _observed(pair: Pair, rows: Data, column: str) -> np.ndarray:
     """Return the column as the story sees it, a row's entries laid out flat."""
-    parts = [b[column].cpu() for b in tracing.batches(pair, rows, ROWS_AT_ONCE)]
-    x: np.ndarray = torch.cat(parts).reshape(len(rows), -1).numpy()
+    batches = tracing.batches(pair, rows, ROWS_AT_ONCE)
+    values = batches.joined([{column: b[column].cpu()} for b in batches])[column]
+    x: np.ndarray = values.reshape(len(rows), -1).numpy()
     return x
 
 
@@ -173,7 +173,7 @@ def _replicator(kind: str, source: Any, pair: Pair, rows: Data) -> Callable[...,
     if kind == "posterior":
         return partial(_posterior, pair)
     observed = observed_columns(pair, rows)
-    inputs = [c for c in rows if c not in observed]
+    inputs = [c for c in rows if c not in observed and c not in pair.partly_observed]
     # A fit goes as it is: it knows the data from which its guide draws what rows share.
     holder = source if hasattr(source, "pair") else pair
     return partial(_prior, holder, given=rows.columns(*inputs) if inputs else None)

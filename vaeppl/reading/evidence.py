@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from ..errors import StoryError
-from ..estimators.elbo import exact_kl_sites, kl_terms, sample_sites
+from ..estimators.elbo import (
+    exact_kl_sites,
+    is_beside_the_story,
+    is_enumerated,
+    kl_terms,
+    sample_sites,
+)
 from ..pair import Batch, Pair, as_pair
 from . import tracing
 from .pareto import pareto_k
@@ -185,66 +191,88 @@ def evidence(
     >>> report.rows.shape
     (20, 5)
     """
-    import pandas as pd
-
     if num_particles < 2:
         raise ValueError(f"num_particles is at least 2 for a standard error; given {num_particles}")
     pair = as_pair(source, guide)
     parts = []
     with tracing.quiet(pair, seed=seed):
-        for batch in _with_progress(pair, data, num_particles, progress):
-            parts.append(_summary(log_weights(pair, batch, num_particles)))
-    columns = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
-    return EvidenceReport(pd.DataFrame(columns).rename_axis("row"), num_particles)
+        batches = _batches(pair, data, num_particles)
+        for batch in _with_progress(batches, progress):
+            parts.append(_summary(*_weights_and_bounds(pair, batch, num_particles)))
+    return EvidenceReport(_frame(batches, parts), num_particles)
 
 
-def _with_progress(pair: Pair, data: Any, particles: int, progress: bool) -> Iterator[Batch]:
+def _batches(pair: Pair, data: Any, particles: int) -> tracing.Batches:
+    data = tracing.resident(pair, data)
+    side_by_side = min(particles, PARTICLES_AT_ONCE) * tracing.values_at_once(pair, data)
+    return tracing.batches(pair, data, _rows_at_once(pair, data, side_by_side))
+
+
+def _frame(batches: tracing.Batches, parts: list[dict[str, Tensor]]) -> pd.DataFrame:
+    """Return a line a row of the data, in their order."""
+    import pandas as pd
+
+    columns = {name: values.cpu().numpy() for name, values in batches.joined(parts).items()}
+    return pd.DataFrame(columns).rename_axis("row")
+
+
+def _with_progress(batches: tracing.Batches, progress: bool) -> Iterator[Batch]:
     from tqdm.auto import tqdm
 
-    data = tracing.resident(pair, data)
-    size = _rows_at_once(pair, data, particles)
-    bar = tqdm(total=len(data), unit="row", disable=not progress)
-    for batch in tracing.batches(pair, data, size):
+    bar = tqdm(total=len(batches.data), unit="row", disable=not progress)
+    for batch in batches:
         yield batch
         bar.update(len(next(iter(batch.values()))))
     bar.close()
 
 
-def _rows_at_once(pair: Pair, data: Any, particles: int) -> int:
+def _rows_at_once(pair: Pair, data: Any, side_by_side: int) -> int:
     """Return how many rows a pass may hold, so that memory does not grow with the particles."""
     widest = max(math.prod(data.shape(c)) for c in pair.columns if c in data)
-    return max(1, ENTRIES_AT_ONCE // (max(1, widest) * min(particles, PARTICLES_AT_ONCE)))
+    return max(1, ENTRIES_AT_ONCE // (max(1, widest) * side_by_side))
 
 
 def log_weights(pair: Pair, batch: Batch, num_particles: int) -> Tensor:
     """Return log p(x_n, z_k) - log q(z_k | x_n) for each particle and row, ``(K, B)``.
 
     Must be called with the pair active. Terms of latents outside the plate of rows are left out.
+    Latents that the guide marks to be enumerated are summed out: the weight of a particle is then
+    Σ_y p(x_n, y, z_k) / q(z_k | x_n, y).
     """
+    return _weights_and_bounds(pair, batch, num_particles)[0]
+
+
+def _weights_and_bounds(pair: Pair, batch: Batch, num_particles: int) -> tuple[Tensor, Tensor]:
+    """Return log-weights, and each particle's estimate of the ELBO, both ``(K, B)``."""
     depth = tracing.plate_depth(pair, batch)
     sizes = [PARTICLES_AT_ONCE] * (num_particles // PARTICLES_AT_ONCE)
     sizes += [rest] if (rest := num_particles % PARTICLES_AT_ONCE) else []
     try:
-        return torch.cat([_log_weights_at_once(pair, batch, size, depth) for size in sizes])
+        found = [_at_once(pair, batch, size, depth) for size in sizes]
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, StoryError):
             raise
         cause = str(error).splitlines()[0]
-        singles = [_log_weights_at_once(pair, batch, None, depth) for _ in range(num_particles)]
+        found = [_at_once(pair, batch, None, depth) for _ in range(num_particles)]
         warnings.warn(
             f"{pair.name} does not run for many particles at once ({cause}); they were drawn one "
             "after another, which is slower. Let its networks take any leading dimensions",
             stacklevel=2,
         )
-        return torch.cat(singles)
+    weights, bounds = zip(*found, strict=True)
+    return torch.cat(weights), torch.cat(bounds)
 
 
-def _log_weights_at_once(pair: Pair, batch: Batch, particles: int | None, depth: int) -> Tensor:
+def _at_once(pair: Pair, batch: Batch, particles: int | None, depth: int) -> tuple[Tensor, Tensor]:
     rows = len(next(iter(batch.values())))
-    guide_trace, model_trace = tracing.particle_traces(pair, batch, particles, depth)
+    guide_trace, model_trace = tracing.particle_traces(
+        pair, batch, particles, depth, enumerated=True
+    )
     total: Any = 0.0
     for sign, trace in ((1.0, model_trace), (-1.0, guide_trace)):
         for site in sample_sites(trace):
+            if trace is model_trace and is_beside_the_story(site):
+                continue
             if tracing.rows_frame(site, rows) is None:
                 if site["is_observed"]:
                     raise StoryError(
@@ -252,11 +280,19 @@ def _log_weights_at_once(pair: Pair, batch: Batch, particles: int | None, depth:
                         "have no evidence of their own: write `with vaeppl.rows(x):` around it"
                     )
                 continue
-            if _left_to_the_model(site, guide_trace):
+            in_guide = trace is guide_trace
+            if _left_to_the_model(site, guide_trace) or (in_guide and is_enumerated(site)):
                 continue
             log_p = tracing.row_term(tracing.site_log_prob(site), site, rows, depth)
             total = total + sign * log_p
-    return total.expand(particles or 1, rows)
+    log_q = tracing.enumerated_weights(guide_trace, rows, depth)
+    shape = (particles or 1, rows)
+    if log_q is None:
+        return total.expand(shape), total.expand(shape)
+    over = tuple(range(total.ndim - 2))
+    # What has no probability under q adds nothing, whatever its own log-probability.
+    terms = torch.where(log_q > -torch.inf, log_q.exp() * (total - log_q), 0.0)
+    return total.logsumexp(over).expand(shape), terms.sum(over).expand(shape)
 
 
 def _left_to_the_model(site: Any, guide_trace: Any) -> bool:
@@ -264,8 +300,8 @@ def _left_to_the_model(site: Any, guide_trace: Any) -> bool:
     return not site["is_observed"] and site["name"] not in guide_trace.nodes
 
 
-def _summary(log_w: Tensor) -> dict[str, Tensor]:
-    """Return the estimates for each row from log-weights of shape ``(K, B)``."""
+def _summary(log_w: Tensor, bounds: Tensor) -> dict[str, Tensor]:
+    """Return the estimates for each row from log-weights and ELBOs of shape ``(K, B)``."""
     tail = pareto_k(log_w)
     log_w = log_w.double()
     k = log_w.shape[0]
@@ -274,7 +310,7 @@ def _summary(log_w: Tensor) -> dict[str, Tensor]:
     return {
         "log_evidence": log_w.logsumexp(0) - math.log(k),
         "mc_se": relative.std(0) / (math.sqrt(k) * mean),
-        "elbo": log_w.mean(0),
+        "elbo": bounds.double().mean(0),
         "ess": relative.sum(0).square() / relative.square().sum(0),
         "pareto_k": tail,
     }
@@ -308,36 +344,47 @@ def elbo(
     >>> list(report.rows.columns)
     ['elbo', 'reconstruction', 'kl', 'kl[z]']
     """
-    import pandas as pd
-
     if num_particles < 1:
         raise ValueError(f"num_particles is at least 1; given {num_particles}")
     pair = as_pair(source, guide)
     parts = []
     with tracing.quiet(pair, seed=seed):
-        for batch in _with_progress(pair, data, num_particles, False):
+        batches = _batches(pair, data, num_particles)
+        for batch in batches:
             parts.append(_split_terms(pair, batch, num_particles))
-    columns = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
-    return ELBOReport(pd.DataFrame(columns).rename_axis("row"), num_particles)
+    # A label that is there costs nothing.
+    names = dict.fromkeys(name for part in parts for name in part)
+    parts = [{n: p.get(n, torch.zeros_like(p["elbo"])) for n in names} for p in parts]
+    return ELBOReport(_frame(batches, parts), num_particles)
 
 
 def _split_terms(pair: Pair, batch: Batch, particles: int) -> dict[str, Tensor]:
     """Return ELBO, reconstruction and KL of each row of a batch."""
     depth = tracing.plate_depth(pair, batch)
     rows = len(next(iter(batch.values())))
-    q_trace, p_trace = tracing.particle_traces(pair, batch, particles, depth)
+    q_trace, p_trace = tracing.particle_traces(pair, batch, particles, depth, enumerated=True)
+    log_q = tracing.enumerated_weights(q_trace, rows, depth)
+
+    def mean(term: Tensor, site: Any) -> Tensor:
+        """Average a term over the values of what is summed out, and over the particles."""
+        term = tracing.row_term(term, site, rows, depth)
+        if log_q is not None:
+            term = torch.where(log_q > -torch.inf, log_q.exp() * term, 0.0)
+            term = term.sum(tuple(range(term.ndim - 2)))
+        return term.mean(0).expand(rows)
+
     terms: dict[str, Tensor] = {}
     reconstruction: Any = 0.0
     for site in sample_sites(p_trace):
-        if site["is_observed"] and tracing.rows_frame(site, rows) is not None:
-            log_p = tracing.row_term(tracing.site_log_prob(site), site, rows, depth)
-            reconstruction = reconstruction + log_p.mean(0)
+        in_rows = tracing.rows_frame(site, rows) is not None
+        if site["is_observed"] and in_rows and not is_beside_the_story(site):
+            reconstruction = reconstruction + mean(tracing.site_log_prob(site), site)
     exact = exact_kl_sites(p_trace, q_trace)
     for site in sample_sites(q_trace):
         if not site["is_observed"] and tracing.rows_frame(site, rows) is not None:
             name = site["name"]
             kl, _ = kl_terms(p_trace.nodes.get(name), site, name in exact)
-            terms[f"kl[{name}]"] = tracing.row_term(kl, site, rows, depth).mean(0).expand(rows)
+            terms[f"kl[{name}]"] = mean(kl, site)
     total_kl = sum(terms.values(), torch.zeros(rows, device=pair.device, dtype=pair.dtype))
     return {
         "elbo": reconstruction - total_kl,
@@ -379,6 +426,8 @@ def active_units(
 
     lines = []
     for site, means in posterior_means(as_pair(source, guide), data, seed=seed).items():
+        if not means.is_floating_point():  # labels and counts have no scale to vary on
+            continue
         variance = means.double().flatten(1).var(0)
         for dimension, value in enumerate(variance.tolist()):
             lines.append((site, dimension, value, value > threshold))

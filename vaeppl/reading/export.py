@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import __version__
 from ..data import Data, as_data
 from ..errors import StoryError
-from ..estimators.elbo import sample_sites
+from ..estimators.elbo import is_beside_the_story, sample_sites
 from ..pair import Batch, Pair, as_pair
 from . import tracing
 from .inference_data import assemble
@@ -153,11 +153,21 @@ def _posterior_groups(
     shots = [num_samples] if _runs_side_by_side(pair, rows, observed) else [None] * num_samples
     shared = [poutine.Trace() for _ in shots]
     parts = []
-    for batch in tracing.batches(pair, rows, _rows_at_once(rows, num_samples)):
+    batches = tracing.batches(pair, rows, _rows_at_once(rows, num_samples))
+    for batch in batches:
         draws = [_shot(pair, batch, s, observed, t) for s, t in zip(shots, shared, strict=True)]
         shared = [trace for _, trace in draws]
         parts.append(_joined([groups for groups, _ in draws], "draw"))
-    return _joined(parts)
+    groups = _joined(parts)
+    return {name: _in_order(batches, group) for name, group in groups.items()}
+
+
+def _in_order(batches: tracing.Batches, group: Mapping[str, Named]) -> dict[str, Named]:
+    """Put rows that were read apart from others back into the order of the data."""
+    return {
+        name: (dims, batches.in_order(values, dims.index("row")) if "row" in dims else values)
+        for name, (dims, values) in group.items()
+    }
 
 
 def _runs_side_by_side(pair: Pair, rows: Data, observed: tuple[str, ...]) -> bool:
@@ -195,19 +205,31 @@ def _shot(
     story = poutine.replay(pair.model, trace=q)
     p, new = trace(story), trace(poutine.uncondition(story))
     latents = tracing.latents(q)
+    seen = {*observed, *pair.partly_observed}
+    there = [p.nodes[c] for c in pair.partly_observed if c in batch]
     groups: Groups = {
-        "posterior": {s["name"]: _named(s, n, depth) for s in latents},
+        "posterior": {
+            **{s["name"]: _named(s, n, depth) for s in latents},
+            **{s["name"]: _drawn_alike(_named(s, n, depth), num_samples or 1) for s in there},
+        },
         "posterior_predictive": {c: _named(new.nodes[c], n, depth) for c in observed},
         "log_likelihood": {c: _log_prob(p.nodes[c], n, depth, num_samples or 1) for c in observed},
         "sample_stats": {"log_weight": _log_weight(p, q, n, depth, num_samples or 1)},
         "observed_data": {c: _named_column(c, batch[c]) for c in observed},
-        "constant_data": {c: _named_column(c, v) for c, v in batch.items() if c not in observed},
+        "constant_data": {c: _named_column(c, v) for c, v in batch.items() if c not in seen},
     }
     return groups, tracing.only_shared(q, n)
 
 
+def _drawn_alike(named: Named, num_samples: int) -> Named:
+    """Return the values of a column that other rows draw, the same in every draw."""
+    dims, values = named
+    return dims, values.expand(num_samples, *values.shape[1:])
+
+
 def _variables(trace: Any) -> Iterator[dict[str, Any]]:
-    return (s for s in sample_sites(trace) if tracing.is_variable(s))
+    sites = (s for s in sample_sites(trace) if tracing.is_variable(s))
+    return (s for s in sites if not is_beside_the_story(s))
 
 
 def _log_prob(site: dict[str, Any], rows: int, depth: int, num_samples: int) -> Named:

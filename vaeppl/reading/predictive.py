@@ -7,11 +7,12 @@ from typing import Any
 
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
 from ..data import Data, as_data
 from ..distributions import centre
-from ..estimators.elbo import sample_sites
+from ..estimators.elbo import is_enumerated, sample_sites
 from ..pair import Batch, Pair, as_pair
 from ..training.seeds import Stream, derived_seed
 from . import tracing
@@ -123,7 +124,9 @@ def encode(
     Returns
     -------
     dict of str to Tensor
-        For each latent of the rows ``(N, *event)``, or ``(num_samples, N, *event)``.
+        For each latent of the rows ``(N, *event)``, or ``(num_samples, N, *event)``. Of a latent
+        that is summed out it is the most probable value, and the means of the others are means
+        over it too. A column that is latent in some rows has its own value in the others.
 
     Examples
     --------
@@ -141,19 +144,55 @@ def encode(
 
 def posterior_means(pair: Pair, data: Any, *, seed: int = 0) -> dict[str, Tensor]:
     """Return the posterior mean of each row's latents, in closed form where there is one."""
-    parts: list[dict[str, Tensor]] = []
+    parts = []
     with tracing.quiet(pair, seed=seed):
-        for batch in tracing.batches(pair, data, ROWS_AT_ONCE):
-            trace = _mean_trace(pair, batch)
-            rows = len(next(iter(batch.values())))
-            parts.append(
-                {
-                    s["name"]: s["value"]
-                    for s in tracing.latents(trace)
-                    if tracing.rows_frame(s, rows)
-                }
-            )
-    return _joined(parts, 0)
+        batches = tracing.batches(pair, data, ROWS_AT_ONCE)
+        for batch in batches:
+            parts.append(_batch_means(pair, batch) | _values_there(pair, batch))
+    return batches.joined(parts)
+
+
+def _batch_means(pair: Pair, batch: Batch) -> dict[str, Tensor]:
+    """Return the mean of each latent of the rows, over the values of those that are summed out."""
+    rows = len(next(iter(batch.values())))
+    depth = tracing.plate_depth(pair, batch)
+    with AtMean(), EnumMessenger(first_available_dim=-depth - 1):
+        trace = poutine.trace(pair.guide).get_trace(**batch)
+    log_q = tracing.enumerated_weights(trace, rows, depth - 1)
+    local = [s for s in tracing.latents(trace) if tracing.rows_frame(s, rows)]
+    if log_q is None:
+        return {s["name"]: s["value"] for s in local}
+    return {s["name"]: _marginal(s, log_q.exp(), depth) for s in local}
+
+
+def _marginal(site: Any, q: Tensor, depth: int) -> Tensor:
+    """Return the mean of a latent under weights q; its mode if it is summed out itself.
+
+    Value and weights have shape ``(*values, *plates, *event)``, the weights without the event.
+    """
+    value, event = site["value"], site["fn"].event_dim
+    over = range(q.ndim - depth)
+    plates = max(-(f.dim or 0) for f in site["cond_indep_stack"])
+    if is_enumerated(site):
+        own = q.ndim + site["infer"]["_enumerate_dim"]
+        others = [d for d in over if d != own]
+        best = (q.sum(others) if others else q).argmax(0)
+        return value.reshape(len(value), *site["fn"].event_shape)[
+            best.reshape(best.shape[-plates:])
+        ]
+    if value.ndim - event <= depth:
+        return torch.as_tensor(value)
+    mean = (q.reshape(*q.shape, *[1] * event) * value).sum(tuple(over))
+    return mean.reshape(mean.shape[mean.ndim - event - plates :])
+
+
+def _values_there(pair: Pair, batch: Batch) -> dict[str, Tensor]:
+    """Return the columns of a batch that are latent in other rows, as the story holds them."""
+    there = [c for c in pair.partly_observed if c in batch]
+    if not there:
+        return {}
+    trace = poutine.trace(pair.model).get_trace(**batch)
+    return {c: torch.as_tensor(trace.nodes[c]["value"]) for c in there}
 
 
 def reconstruct(source: Any, data: Any, *, guide: Any = None, seed: int = 0) -> dict[str, Tensor]:
@@ -182,17 +221,23 @@ def reconstruct(source: Any, data: Any, *, guide: Any = None, seed: int = 0) -> 
     pair = as_pair(source, guide)
     parts = []
     with tracing.quiet(pair, seed=seed):
-        for batch in tracing.batches(pair, data, ROWS_AT_ONCE):
+        batches = tracing.batches(pair, data, ROWS_AT_ONCE)
+        for batch in batches:
             replayed = poutine.replay(pair.model, trace=_mean_trace(pair, batch))
             trace = poutine.trace(replayed).get_trace(**batch)
             parts.append(
                 {
                     s["name"]: centre(s["fn"])
                     for s in sample_sites(trace)
-                    if s["is_observed"] and s["name"] in pair.columns
+                    if s["is_observed"] and s["name"] in _replicated(pair)
                 }
             )
-    return _joined(parts, 0)
+    return batches.joined(parts)
+
+
+def _replicated(pair: Pair) -> tuple[str, ...]:
+    """Return the columns that are drawn anew: those that are latent in some rows are not."""
+    return tuple(c for c in pair.columns if c not in pair.partly_observed)
 
 
 def posterior_predictive(
@@ -232,11 +277,12 @@ def _draws(
     parts = []
     shared = [poutine.Trace() for _ in range(num_samples)]
     with tracing.quiet(pair, seed=seed):
-        for batch in tracing.batches(pair, data, ROWS_AT_ONCE):
+        batches = tracing.batches(pair, data, ROWS_AT_ONCE)
+        for batch in batches:
             draws = [_one_draw(pair, batch, predictive, t) for t in shared]
             shared = [trace for _, trace in draws]
             parts.append(_stacked([values for values, _ in draws]))
-    return _joined(parts, 1)
+    return batches.joined(parts, 1)
 
 
 def _one_draw(
@@ -248,12 +294,14 @@ def _one_draw(
     shared = tracing.only_shared(trace, rows)
     if not predictive:
         local = (s for s in tracing.latents(trace) if tracing.rows_frame(s, rows))
-        return {s["name"]: s["value"] for s in local}, shared
+        return {s["name"]: s["value"] for s in local} | _values_there(pair, batch), shared
     observed = poutine.trace(poutine.replay(pair.model, trace=trace)).get_trace(**batch)
     story = poutine.uncondition(poutine.replay(pair.model, trace=trace))
     drawn = poutine.trace(story).get_trace(**batch)
     names = [
-        s["name"] for s in sample_sites(observed) if s["is_observed"] and s["name"] in pair.columns
+        s["name"]
+        for s in sample_sites(observed)
+        if s["is_observed"] and s["name"] in _replicated(pair)
     ]
     return {name: torch.as_tensor(drawn.nodes[name]["value"]) for name in names}, shared
 
@@ -265,14 +313,29 @@ def _mean_trace(pair: Pair, batch: Batch) -> Any:
 
 
 class AtMean(poutine.messenger.Messenger):
-    """Sets each continuous latent to its mean instead of drawing it."""
+    """Sets each continuous latent to its mean instead of drawing it.
+
+    One that is to be summed out, but is not, is set to its most probable value.
+    """
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         fn = msg["fn"]
-        if msg["done"] or msg["is_observed"] or not getattr(fn, "has_rsample", False):
+        if msg["done"] or msg["is_observed"]:
             return
-        msg["value"] = _mean(fn)
-        msg["done"] = True
+        if getattr(fn, "has_rsample", False):
+            msg["value"] = _mean(fn)
+            msg["done"] = True
+        elif msg["infer"].get("enumerate"):
+            msg["value"] = _mode(fn)
+            msg["done"] = True
+
+
+def _mode(fn: Any) -> Tensor:
+    """Return the most probable value of a distribution with few values."""
+    support: Tensor = fn.enumerate_support()
+    best = fn.log_prob(support).argmax(0)
+    index = best.reshape(1, *best.shape, *[1] * fn.event_dim)
+    return support.gather(0, index.expand(1, *support.shape[1:])).squeeze(0)
 
 
 def _mean(fn: Any) -> Tensor:
@@ -288,7 +351,3 @@ def _mean(fn: Any) -> Tensor:
 
 def _stacked(draws: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([d[name] for d in draws]) for name in draws[0]}
-
-
-def _joined(parts: list[dict[str, Tensor]], dim: int) -> dict[str, Tensor]:
-    return {name: torch.cat([p[name] for p in parts], dim=dim) for name in parts[0]}

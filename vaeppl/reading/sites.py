@@ -18,7 +18,9 @@ __all__ = ["column_means", "observed_columns"]
 
 
 def observed_columns(pair: Pair, data: Data) -> tuple[str, ...]:
-    """Return the columns that the story observes; the others it takes are given, as x is to y | x.
+    """Return the columns that the story observes in every row.
+
+    Others that it takes are given, as x is to y | x, or latent in some rows.
 
     Parameters
     ----------
@@ -45,6 +47,7 @@ def observed_columns(pair: Pair, data: Data) -> tuple[str, ...]:
         guide = poutine.trace(pair.guide).get_trace(**batch)
         model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(**batch)
     seen = {s["name"] for s in sample_sites(model) if s["is_observed"]}
+    seen -= set(pair.partly_observed)
     return tuple(name for name in pair.columns if name in seen)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ..columns import check_columns
 from ..data import Data, as_data, minibatches
 from ..errors import StoryError
-from ..estimators.elbo import sample_sites
+from ..estimators.elbo import is_enumerated, sample_sites
 from ..pair import Batch, Pair
+from ..strata import check_labels, strata
 from ..training.seeds import seeded
 
 __all__ = [
@@ -53,13 +56,44 @@ def quiet(pair: Pair, rows: int | None = None, *, seed: int = 0, draw: int = 1) 
             module.training = mode
 
 
-def batches(pair: Pair, data: Any, batch_size: int) -> Iterator[dict[str, Tensor]]:
-    """Yield the pair's columns in order, on its device and in its floating type."""
-    data = resident(pair, data)
-    noise = torch.Generator().manual_seed(0)
-    size = min(batch_size, len(data))
-    for batch in minibatches(data, size, shuffle=False, generator=noise):
-        yield batch.columns
+class Batches:
+    """The rows of a pair's columns, some at a time, on its device and in its floating type.
+
+    Rows that lack a partly observed column come apart from those that have it, without it; what is
+    computed batch by batch is put back into the order of the data by :meth:`joined`.
+    """
+
+    def __init__(self, pair: Pair, data: Any, batch_size: int) -> None:
+        self.data = resident(pair, data)
+        self.strata = strata(pair, self.data)
+        self.batch_size = batch_size
+        order = torch.cat([s.rows for s in self.strata])
+        self.place = order.argsort()
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        noise = torch.Generator().manual_seed(0)
+        for stratum in self.strata:
+            part = self.data.columns(*stratum.columns)
+            part = part if len(self.strata) == 1 else part.select(stratum.rows)
+            size = min(self.batch_size, len(part))
+            for batch in minibatches(part, size, shuffle=False, generator=noise):
+                yield batch.columns
+
+    def in_order(self, values: Tensor, dim: int = 0) -> Tensor:
+        """Put rows that were read batch by batch into the order of the data."""
+        if len(self.strata) == 1:
+            return values
+        return values.index_select(dim, self.place.to(values.device))
+
+    def joined(self, parts: Sequence[Mapping[str, Tensor]], dim: int = 0) -> dict[str, Tensor]:
+        """Join what was computed from the batches, along the rows."""
+        names = parts[0]
+        return {n: self.in_order(torch.cat([p[n] for p in parts], dim=dim), dim) for n in names}
+
+
+def batches(pair: Pair, data: Any, batch_size: int) -> Batches:
+    """Return the pair's columns by batches, in order but for partly observed columns."""
+    return Batches(pair, data, batch_size)
 
 
 def resident(pair: Pair, data: Any, required: Sequence[str] | None = None) -> Data:
@@ -70,6 +104,7 @@ def resident(pair: Pair, data: Any, required: Sequence[str] | None = None) -> Da
     """
     data = as_data(data)
     check_columns(pair, data, required)
+    check_labels(pair, data)
     there = [c for c in pair.columns if c in data]
     return data.columns(*there).to(pair.device, dtype=pair.dtype)
 
@@ -90,7 +125,7 @@ def plate_depth(pair: Pair, batch: Batch) -> int:
 
 
 def particle_traces(
-    pair: Pair, batch: Batch, num_particles: int | None, depth: int
+    pair: Pair, batch: Batch, num_particles: int | None, depth: int, *, enumerated: bool = False
 ) -> tuple[Any, Any]:
     """Trace guide and model with ``num_particles`` draws side by side.
 
@@ -98,18 +133,48 @@ def particle_traces(
     -------
     guide_trace, model_trace
         Batch shapes are ``(num_particles, *plates)``; ``None`` draws once, without that dimension.
+        Where they are ``enumerated``, the values of latents that the guide marks for it stand in
+        further dimensions to the left.
     """
 
-    def many(story: Callable[..., Any]) -> Callable[..., Any]:
-        if num_particles is None:
-            return story
-        plated: Callable[..., Any] = pyro.plate(PARTICLES, num_particles, dim=-depth - 1)(story)
-        return plated
+    def many(story: Callable[..., Any], first_dim: int | None) -> Callable[..., Any]:
+        if num_particles is not None:
+            story = pyro.plate(PARTICLES, num_particles, dim=-depth - 1)(story)
+        return EnumMessenger(first_dim)(story) if enumerated else story
 
-    guide_trace = poutine.trace(many(pair.guide)).get_trace(**batch)
+    guide_trace = poutine.trace(many(pair.guide, -depth - 2)).get_trace(**batch)
     replayed = poutine.replay(pair.model, trace=guide_trace)
-    model_trace = poutine.trace(many(replayed)).get_trace(**batch)
+    model_trace = poutine.trace(many(replayed, None)).get_trace(**batch)
     return prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
+
+
+def enumerated_weights(guide_trace: Any, rows: int, depth: int) -> Tensor | None:
+    """Return log q of the values of the latents that are summed out, jointly.
+
+    Returns
+    -------
+    Tensor or None
+        Shape ``(*values, particles, rows)``; ``None`` where nothing is summed out.
+    """
+    total = None
+    for site in sample_sites(guide_trace):
+        if is_enumerated(site):
+            frames = [f for f in site["cond_indep_stack"] if f.name != PARTICLES]
+            if len(frames) != 1 or rows_frame(site, rows) is None:
+                raise StoryError(
+                    f"latent {site['name']!r} is to be summed out row by row, so it must stand in "
+                    "the plate of rows alone; draw it instead (no infer={'enumerate': ...})"
+                )
+            log_q = row_term(site_log_prob(site), site, rows, depth)
+            total = log_q if total is None else total + log_q
+    return total
+
+
+def values_at_once(pair: Pair, data: Any) -> int:
+    """Return how many values of latents stand side by side when they are summed out."""
+    trace = poutine.trace(pair.guide).get_trace(**few_rows(pair, data))
+    marked = (s for s in latents(trace) if s["infer"].get("enumerate") == "parallel")
+    return math.prod(len(s["fn"].enumerate_support(expand=False)) for s in marked)
 
 
 def rows_frame(site: dict[str, Any], rows: int) -> Any:
@@ -152,7 +217,8 @@ def only_shared(trace: Any, rows: int) -> Any:
 def few_rows(pair: Pair, data: Any) -> dict[str, Tensor]:
     """Return the first few rows of the columns that the pair takes."""
     rows = resident(pair, data)
-    return rows.take(torch.arange(min(FEW_ROWS, len(rows))))
+    first = strata(pair, rows)[0]  # those that lack most columns: all their latents are drawn
+    return rows.columns(*first.columns).take(first.rows[:FEW_ROWS])
 
 
 def row_term(term: Tensor, site: dict[str, Any], rows: int, depth: int) -> Tensor:
@@ -166,7 +232,8 @@ def row_term(term: Tensor, site: dict[str, Any], rows: int, depth: int) -> Tenso
     Returns
     -------
     Tensor
-        Shape ``(particles, rows)``, masked, not scaled.
+        Shape ``(*values, particles, rows)``, masked, not scaled; ``values`` are the dimensions of
+        enumerated latents.
     """
     frame = rows_frame(site, rows)
     if frame is None:
@@ -174,7 +241,7 @@ def row_term(term: Tensor, site: dict[str, Any], rows: int, depth: int) -> Tenso
     if site["mask"] is not None:
         term = torch.where(torch.as_tensor(site["mask"]), term, torch.zeros_like(term))
     term = term.reshape((1,) * (depth + 1 - term.ndim) + term.shape)
-    others = [d for d in range(1, depth + 1) if d != depth + 1 + frame.dim]
+    others = [d for d in range(-depth, 0) if d != frame.dim]
     return term.sum(others) if others else term
 
 

@@ -21,8 +21,9 @@ from ..errors import ColumnError, StoryError
 from ..fitted import Fit, RunFolder, seconds_of
 from ..model import Model
 from ..pair import Pair, as_pair
+from ..strata import strata
 from . import schedules
-from .loop import Trainer, check_weights, make_optimizer
+from .loop import RARE_SHARE, Trainer, check_enumeration, check_weights, make_optimizer
 from .progress import ProgressBar
 from .runs import can_resume, describe_data, describe_model, restore, write_checkpoint
 from .seeds import Stream, derived_seed, seeded
@@ -51,6 +52,7 @@ class Settings:
     free_bits: float
     patience: int | None
     precision: str
+    rare_share: float = RARE_SHARE
 
 
 def fit(
@@ -70,6 +72,7 @@ def fit(
     clip_norm: float | None = None,
     kl_weight: Any = None,
     free_bits: float = 0.0,
+    rare_share: float = RARE_SHARE,
     valid: Any = None,
     patience: int | None = None,
     out: str | Path | None = None,
@@ -119,6 +122,9 @@ def fit(
         ``None``: that of the estimator, which is 1 unless it was given another.
     free_bits
         Nats that each latent dimension may cost at no loss.
+    rare_share
+        Where a column is observed in some rows only (a label): the smallest share of a batch that
+        the rows with it, or without it, have. They are weighted, so the ELBO stays unbiased.
     valid
         Held-out rows: data of the same columns, or a share of the rows to hold out (by seed).
         ``None``: the valid split of the data, if they have one; ``False``: none.
@@ -172,12 +178,13 @@ def fit(
             "patience needs held-out rows: give valid=0.1, or data with a valid split"
         )
     batch_size = min(128, len(train)) if batch_size is None else batch_size
-    scaled = checks.check(pair, train, batch_size=batch_size)
+    checked = checks.check(pair, train, batch_size=batch_size)
     if held_out is not None:
-        checks.check(pair, held_out, batch_size=len(held_out))
+        checks.check(pair, held_out, batch_size=len(held_out), to_fit=False)
     elbo = _estimator(estimator, num_particles, free_bits)
     beta, factor = _beta(kl_weight, elbo), schedules.get(lr_schedule)
     check_weights(elbo, beta, free_bits)
+    check_enumeration(elbo, pair, checked.enumerated)
     settings = Settings(
         estimator=estimator if isinstance(estimator, str) else type(estimator).__name__,
         num_particles=elbo.num_particles,
@@ -193,6 +200,7 @@ def fit(
         free_bits=free_bits,
         patience=patience,
         precision=precision,
+        rare_share=rare_share,
     )
     config = {
         "vaeppl": __version__,
@@ -221,7 +229,8 @@ def fit(
             lr_schedule=factor,
             clip_norm=clip_norm,
             patience=patience,
-            scaled=scaled,
+            rare_share=rare_share,
+            scaled=checked.scaled,
         )
         if folder is not None:
             trainer.state = restore(folder, trainer) if goes_on else State()
@@ -247,6 +256,8 @@ def _check_settings(settings: dict[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name} is a whole number, at least {least}; given {value!r}")
+    if not 0 <= settings["rare_share"] <= 0.5:
+        raise ValueError(f"rare_share is from 0 to 0.5; given {settings['rare_share']}")
     for name in ("lr", "clip_norm", "weight_decay", "free_bits"):
         value = settings[name]
         above = name in ("lr", "clip_norm")
@@ -324,8 +335,10 @@ def _initialise(pair: Pair, train: Data, seed: int) -> None:
     """Draw the initial weights by seed, and make the parameters that exist after a first run."""
     if isinstance(pair.source[0], Model):
         pair.source[0].draw_initial_weights(derived_seed(seed, Stream.WEIGHTS))
-    first = train.take(torch.arange(min(8, len(train))), device=pair.device)
-    pair.initialise(_as_dtype(pair.batch(first), pair))
+    for stratum in strata(pair, train):
+        columns = train.columns(*stratum.columns)
+        first = columns.take(stratum.rows[:8], device=pair.device)
+        pair.initialise(_as_dtype(first, pair))
     if not any(p.requires_grad for p in pair.parameters()):
         raise StoryError(f"{pair.name} has no parameter that could be fitted")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyro
 import pyro.infer
@@ -13,9 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Data, minibatches
+from ..data.columns import generator_on
 from ..errors import NonFiniteELBO, StoryError, unknown_name
-from ..estimators import ELBO
+from ..estimators import ELBO, available, enumerates
+from ..estimators.elbo import without_log
+from ..model import row_count
 from ..pair import Batch, Pair
+from ..strata import globals_shared, strata
 from . import nonfinite
 from .schedules import Schedule
 from .seeds import Stream, derived_seed, set_seed
@@ -24,8 +29,9 @@ from .state import State
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Objective", "Trainer", "check_weights", "make_optimizer"]
+__all__ = ["Objective", "Part", "Trainer", "check_enumeration", "check_weights", "make_optimizer"]
 
+RARE_SHARE = 0.2
 TERMS = ("elbo", "reconstruction", "kl", "global")
 LOOK_EVERY = {"cpu": 1}  # steps between looks at the loss; elsewhere a look stalls the device
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -35,23 +41,88 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+class Part(NamedTuple):
+    """Rows of a batch that have the same columns.
+
+    Attributes
+    ----------
+    columns : dict of str to Tensor
+        Their values.
+    full : int
+        Rows of the data for which they stand.
+    weight : float
+        Of their loss, where processes have unequal numbers of rows.
+    """
+
+    columns: dict[str, Tensor]
+    full: int
+    weight: float = 1.0
+
+
 class Objective(nn.Module):
-    """Minus the objective of a batch, per row of the full data: what is minimised."""
+    """Minus the objective of a batch, per row of the full data: what is minimised.
+
+    Attributes
+    ----------
+    report : dict of str to 0-dim Tensor
+        Terms of the last batch, of the full data (``TERMS``); empty where there are none.
+    """
 
     def __init__(self, pair: Pair, estimator: Any) -> None:
         super().__init__()
         self.pair, self.estimator = pair, estimator
+        self.report: dict[str, Tensor] = {}
 
-    def forward(self, batch: Batch, rows: int) -> Tensor:
-        """Return the loss of a batch, whose ELBO stands for ``rows`` rows."""
-        loss = self.estimator.differentiable_loss(self.pair.model, self.pair.guide, **batch)
-        return torch.as_tensor(loss) / rows
+    def forward(self, parts: Sequence[Part], total: int, divisor: int) -> Tensor:
+        """Return the loss of a batch.
 
-    def terms(self, loss: Tensor, rows: int) -> Tensor:
+        Parameters
+        ----------
+        parts
+            The rows of the batch.
+        total
+            Rows of the data.
+        divisor
+            Rows for which the ELBO stands.
+        """
+        losses = []
+        self.report = {}
+        for part in parts:
+            model, guide = self.pair.model, self.pair.guide
+            if part.full != total:
+                shared = partial(globals_shared, part.full / total)
+                model, guide = within(shared, model), within(shared, guide)
+            with row_count(part.full, total=total):
+                loss = self._loss(model, guide, part.columns)
+            losses.append(loss * part.weight)
+            if isinstance(self.estimator, ELBO):
+                for term in TERMS:
+                    value = self.estimator.report[term]
+                    self.report[term] = self.report.get(term, 0.0) + value
+        return sum(losses[1:], losses[0]) / divisor
+
+    def _loss(self, model: Any, guide: Any, columns: Batch) -> Tensor:
+        with without_log("pyro.infer.elbo"):
+            # Of some of Pyro's estimators only `loss` runs without gradients.
+            grad = torch.is_grad_enabled()
+            run = self.estimator.differentiable_loss if grad else self.estimator.loss
+            return torch.as_tensor(run(model, guide, **columns))
+
+    def terms(self, loss: Tensor, divisor: int) -> Tensor:
         """Return the reported terms per row (``TERMS``); NaN where the estimator has no report."""
-        if isinstance(self.estimator, ELBO):
-            return torch.stack([self.estimator.report[t] for t in TERMS]) / rows
+        if self.report:
+            return torch.stack([self.report[t] for t in TERMS]) / divisor
         return torch.stack([-loss.detach(), *[loss.new_full((), torch.nan)] * 3])
+
+
+def within(context: Callable[[], Any], story: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a story that runs inside a context."""
+
+    def wrapped(**columns: Any) -> Any:
+        with context():
+            return story(**columns)
+
+    return wrapped
 
 
 def make_optimizer(
@@ -89,12 +160,18 @@ class Trainer:
     lr_schedule: Schedule
     clip_norm: float | None
     patience: int | None
+    rare_share: float = RARE_SHARE
     scaled: bool = True
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
         self.rows = len(self.train)
-        self.steps_per_epoch = -(-self.rows // self.batch_size)
+        self.strata = strata(self.pair, self.train)
+        counts = [len(s.rows) for s in self.strata]
+        self.sizes = batch_sizes(counts, self.batch_size, self.rare_share)
+        steps = [-(-n // size) for n, size in zip(counts, self.sizes, strict=True)]
+        self.steps_per_epoch = max(steps)
+        self.tables = [self.train.columns(*s.columns) for s in self.strata]
         self.base_lrs = [g["lr"] for g in self.optimizer.param_groups]
         self.objective = Objective(self.pair, self.estimator)
         self.wrapped, self.stepper = self.fabric.setup(self.objective, self.optimizer)
@@ -117,63 +194,78 @@ class Trainer:
         self.wrapped.train()
         total = torch.zeros(len(TERMS), device=self.fabric.device)
         with self.pair.active(self.rows), pyro.validation_enabled(False):
-            for number, (batch, weight, share) in enumerate(self._batches(epoch), start=1):
+            for number, (parts, share) in enumerate(self._batches(epoch), start=1):
                 self._schedule()
                 where = f"epoch {epoch}, batch {number}"
-                loss = self._loss(batch, where)
+                loss = self._loss(parts, where)
                 if number % self.look_every == 0 and not loss.isfinite():
-                    self._fail(batch, where)
-                self.fabric.backward(loss * weight if weight != 1.0 else loss)
-                self._apply_step(batch, where)
-                terms = self.objective.terms(loss, self._divisor(batch, self.rows))
+                    self._fail(parts, where)
+                self.fabric.backward(loss)
+                self._apply_step(parts, where)
+                terms = self.objective.terms(loss, self._divisor(parts, self.rows))
                 total += terms.to(total.dtype) * share
         self.state.epoch = epoch
         summed = torch.as_tensor(self.fabric.all_reduce(total, reduce_op="sum"))
         return self._record(epoch, summed)
 
-    def _loss(self, batch: Batch, where: str) -> Tensor:
+    def _loss(self, parts: Sequence[Part], where: str) -> Tensor:
         try:
-            loss: Tensor = self.wrapped(batch, self._divisor(batch, self.rows))
+            loss: Tensor = self.wrapped(parts, self.rows, self._divisor(parts, self.rows))
         except (RuntimeError, ValueError) as error:
             # Some distributions refuse to be drawn from with parameters that are not finite.
             if nonfinite.bad_parameter(self.pair) is None:
                 raise
-            raise NonFiniteELBO(nonfinite.explain(self.pair, batch, self.rows, where)) from error
+            raise NonFiniteELBO(self._why(parts, where)) from error
         return loss
 
-    def _divisor(self, batch: Batch, rows: int) -> int:
+    def _divisor(self, parts: Sequence[Part], rows: int) -> int:
         """Return how many rows an ELBO stands for: all of them, where the plate scales it so."""
-        return rows if self.scaled else len(next(iter(batch.values())))
+        return rows if self.scaled else len(next(iter(parts[0].columns.values())))
 
-    def _apply_step(self, batch: Batch, where: str) -> None:
+    def _apply_step(self, parts: Sequence[Part], where: str) -> None:
         if self.clip_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.clip_norm)
             if self.look_every == 1 and not norm.isfinite():
-                self._fail(batch, where)
+                self._fail(parts, where)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
         self.state.step += 1
 
-    def _batches(self, epoch: int) -> Iterator[tuple[dict[str, Tensor], float, float]]:
-        """Yield this process's part of each batch.
-
-        With it come the weight of its loss in the mean over processes, and its share of all rows.
-        """
+    def _batches(self, epoch: int) -> Iterator[tuple[list[Part], float]]:
+        """Yield this process's part of each batch, and its share in the report of the epoch."""
         noise = torch.Generator().manual_seed(derived_seed(self.seed, Stream.ROWS, epoch))
         world, rank = self.fabric.world_size, self.fabric.global_rank
         device = self.fabric.device
-        if world == 1:
-            for batch in minibatches(self.train, self.batch_size, generator=noise, device=device):
-                yield batch.columns, 1.0, len(batch.index) / self.rows
+        if world == 1 and len(self.strata) == 1:
+            for batch in minibatches(
+                self.tables[0], self.batch_size, generator=noise, device=device
+            ):
+                yield [Part(batch.columns, self.rows)], len(batch.index) / self.rows
             return
-        order = torch.randperm(self.rows, generator=noise)
+        pairs = zip(self.strata, self.sizes, strict=True)
+        orders = [self._order(stratum.rows, size, noise) for stratum, size in pairs]
         noise.manual_seed(derived_seed(self.seed, Stream.ROWS, epoch, rank))
-        for index in order.split(self.batch_size):
-            mine = index[rank::world]
-            weight, share = len(mine) * world / len(index), len(mine) / self.rows
-            # A process without a row still has to take part in the gradient's sum.
-            mine = mine if len(mine) else index[:1]
-            yield self.train.take(mine, device=device, generator=noise), weight, share
+        near = generator_on(device, noise)
+        for indices in zip(*orders, strict=True):
+            parts = []
+            for index, stratum, table in zip(indices, self.strata, self.tables, strict=True):
+                mine = index[rank::world]
+                weight = len(mine) * world / len(index)
+                # A process without a row still has to take part in the gradient's sum.
+                read = mine if len(mine) else index[:1]
+                values = table.take(read, device=device, generator=near)
+                parts.append(Part(values, len(stratum.rows), weight))
+            main = max(range(len(parts)), key=lambda i: parts[i].full)
+            yield parts, len(indices[main][rank::world]) / parts[main].full
+
+    def _order(self, rows: Tensor, size: int, noise: torch.Generator) -> tuple[Tensor, ...]:
+        """Return the rows of a stratum batch by batch, going round as often as there are steps."""
+        if -(-len(rows) // size) == self.steps_per_epoch:
+            return rows[torch.randperm(len(rows), generator=noise)].split(size)
+        wanted = self.steps_per_epoch * size
+        rounds = -(-wanted // len(rows))
+        order = torch.cat([torch.randperm(len(rows), generator=noise) for _ in range(rounds)])
+        return rows[order[:wanted]].split(size)
 
     def _schedule(self) -> None:
         """Set learning rate and KL weight for the step to come."""
@@ -208,18 +300,22 @@ class Trainer:
         self.objective.eval()
         rows, total = len(data), 0.0
         with self.pair.active(rows), pyro.validation_enabled(False):
-            for batch in minibatches(
-                data,
-                min(rows, max(self.batch_size, 1024)),
-                shuffle=False,
-                device=self.fabric.device,
-                generator=noise,
-            ):
-                divisor = self._divisor(batch.columns, rows)
-                loss = self.objective(batch.columns, divisor)
-                elbo, _, _, outside = self.objective.terms(loss, divisor).tolist()
-                outside = 0.0 if outside != outside else outside
-                total += (elbo - outside) * len(batch.index) / rows
+            for stratum in strata(self.pair, data):
+                full = len(stratum.rows)
+                part = data.columns(*stratum.columns)
+                for batch in minibatches(
+                    part if full == rows else part.select(stratum.rows),
+                    min(full, max(self.batch_size, 1024)),
+                    shuffle=False,
+                    device=self.fabric.device,
+                    generator=noise,
+                ):
+                    parts = [Part(batch.columns, full)]
+                    divisor = self._divisor(parts, rows)
+                    loss = self.objective(parts, rows, divisor)
+                    elbo, _, _, outside = self.objective.terms(loss, divisor).tolist()
+                    outside = 0.0 if outside != outside else outside
+                    total += (elbo - outside) * len(batch.index) / full
         return total
 
     def _consider_stopping(self, record: dict[str, float]) -> None:
@@ -233,8 +329,32 @@ class Trainer:
         elif self.state.epoch - self.state.best_epoch >= self.patience:
             self.state.stopped = "early"
 
-    def _fail(self, batch: Batch, where: str) -> None:
-        raise NonFiniteELBO(nonfinite.explain(self.pair, batch, self.rows, where))
+    def _fail(self, parts: Sequence[Part], where: str) -> None:
+        raise NonFiniteELBO(self._why(parts, where))
+
+    def _why(self, parts: Sequence[Part], where: str) -> str:
+        """Say what is not finite in the first part of which that can be seen again."""
+        reasons = [nonfinite.explain(self.pair, p.columns, p.full, where) for p in parts]
+        return next((r for r in reasons if nonfinite.UNSEEN not in r), reasons[0])
+
+
+def batch_sizes(rows: Sequence[int], batch_size: int, rare_share: float) -> list[int]:
+    """Return how many rows of each stratum a batch holds.
+
+    Each has its part of the batch, but at least ``rare_share`` of it, or all its rows.
+
+    Examples
+    --------
+    >>> batch_sizes([59_900, 100], 200, 0.2), batch_sizes([1000], 200, 0.2)
+    ([160, 40], [200])
+    """
+    if len(rows) == 1:
+        return [batch_size]
+    least = max(1, round(rare_share * batch_size))
+    shares = [max(round(batch_size * n / sum(rows)), min(n, least)) for n in rows]
+    main = max(range(len(rows)), key=lambda i: rows[i])
+    shares[main] = max(1, batch_size - sum(s for i, s in enumerate(shares) if i != main))
+    return [min(s, n) for s, n in zip(shares, rows, strict=True)]
 
 
 def check_weights(estimator: pyro.infer.ELBO, kl_weight: Schedule, free_bits: float) -> None:
@@ -244,4 +364,15 @@ def check_weights(estimator: pyro.infer.ELBO, kl_weight: Schedule, free_bits: fl
         raise StoryError(
             f"{type(estimator).__name__} takes no KL weight and no free bits; "
             "use estimator='elbo' or 'elbo_monte_carlo'"
+        )
+
+
+def check_enumeration(estimator: pyro.infer.ELBO, pair: Pair, sites: Sequence[str]) -> None:
+    """Refuse an estimator that would draw what the guide asks to be summed out."""
+    if sites and not isinstance(estimator, (ELBO, pyro.infer.TraceEnum_ELBO)):
+        able = [repr(name) for name in available() if enumerates(name)]
+        raise StoryError(
+            f"{type(estimator).__name__} cannot sum out {', '.join(map(repr, sites))}, which the "
+            f"guide of {pair.name} marks infer={{'enumerate': 'parallel'}}; use "
+            f"estimator={', '.join(able)}; or 'score_function', which draws it"
         )

@@ -12,7 +12,9 @@ from torch import Tensor
 from ..distributions import MixedColumns
 from ..pair import Batch, Pair
 
-__all__ = ["explain"]
+__all__ = ["UNSEEN", "bad_parameter", "explain"]
+
+UNSEEN = "no site is, when the batch is run again"
 
 
 def explain(pair: Pair, batch: Batch, rows: int, where: str) -> str:
@@ -46,8 +48,7 @@ def explain(pair: Pair, batch: Batch, rows: int, where: str) -> str:
             if site["type"] == "sample" and (reason := _reason(site)):
                 return found + f"site {name!r} of the {role}, {reason}"
     return found + (
-        "no site is, when the batch is run again, so it was a rare draw or a gradient. "
-        "Lower lr, or give clip_norm=10"
+        f"{UNSEEN}, so it was a rare draw or a gradient. Lower lr, or give clip_norm=10"
     )
 
 
