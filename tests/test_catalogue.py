@@ -256,3 +256,9 @@ def test_measurements_get_their_own_unit_where_some_are_missing():
 def test_a_model_for_the_digits():
     model = build_for(catalogue.find("vae"), vaeppl.data.load("digits"), {"latent_dim": 2})
     assert isinstance(model.likelihood, likelihoods.Binomial) and model.likelihood.x_dim == 64
+
+
+def test_the_number_of_labels_is_that_of_the_data():
+    data = Data({"x": [[0, 1], [1, 1], [1, 0]], "y": [2, -1, 0]})
+    assert build_for(find("m2"), data).num_labels == 3
+    assert build_for(find("m2"), data, {"num_labels": 5}).num_labels == 5

@@ -167,3 +167,25 @@ def test_a_conditional_model_takes_its_columns_by_name(run, tmp_path):
     assert code == 0, text
     code, text = run("plot", "r")
     assert code == 0, text
+
+
+def test_few_labels_are_kept_scored_and_drawn(run, tmp_path):
+    words = ("--labels-per-class", 10, *SMALL, "--out", "r", "--quiet")
+    code, text = run("fit", "m2", "--data", "digits", *words)
+    assert code == 0, text
+    code, text = run("evaluate", "r", "--num-particles", 5)
+    assert code == 0, text
+    assert "labels: error" in text and "(100 rows)" in text  # the others stay hidden
+    assert (
+        0 <= json.loads((tmp_path / "r/evaluation.json").read_text())["label_error_percent"] <= 100
+    )
+    code, text = run("plot", "r")
+    assert code == 0, text
+    assert {"confusion.png", "analogies.png"} <= {p.name for p in (tmp_path / "r/plots").iterdir()}
+
+
+def test_an_estimator_that_cannot_sum_out(run):
+    words = ("--labels-per-class", 10, *SMALL, "--estimator", "trace_elbo")
+    code, text = run("fit", "m2", "--data", "digits", *words)
+    assert code == 1
+    assert "cannot sum out 'y'" in text and "'trace_enum_elbo'" in text

@@ -140,8 +140,9 @@ def find_unchanged(source: Mapping[str, str], class_name: str) -> type[Model]:
 def build_for(cls: type[Model], data: Data, arguments: Mapping[str, Any] | None = None) -> Model:
     """Build a model for some data.
 
-    An argument ``<column>_dim`` that is not given is the width of that column; a likelihood that
-    is not given (see ``Model.likelihood_columns``) is chosen by :func:`likelihood_for`.
+    An argument ``<column>_dim`` that is not given is the width of that column; ``num_labels`` is
+    the number of labels in a partly observed column; a likelihood that is not given (see
+    ``Model.likelihood_columns``) is chosen by :func:`likelihood_for`.
 
     Parameters
     ----------
@@ -167,9 +168,15 @@ def build_for(cls: type[Model], data: Data, arguments: Mapping[str, Any] | None 
         column = name.removesuffix("_dim")
         if name.endswith("_dim") and column in data and name not in arguments:
             arguments[name] = math.prod(data.shape(column))
+    labels = [c for c in cls.partly_observed if c in data]
+    if "num_labels" in parameters and "num_labels" not in arguments and labels:
+        arguments["num_labels"] = _classes(data, labels[0], slice(None))
     for name, column in cls.likelihood_columns.items():
         if name in parameters and name not in arguments and column in data:
             arguments[name] = likelihood_for(data, column)
+    if (for_data := getattr(cls, "for_data", None)) is not None:
+        built: Model = for_data(data, **arguments)
+        return built
     return cls(**arguments)
 
 

@@ -97,6 +97,9 @@ def fit(
     prior: Annotated[
         str | None, typer.Option(help="Prior and its arguments: laplace, mixture:20.")
     ] = None,
+    labels_per_class: Annotated[
+        int | None, typer.Option(help="Hide all labels of column y but so many of each class.")
+    ] = None,
     settings: Settings = None,
     data_options: DataOptions = None,
     columns: Columns = None,
@@ -110,6 +113,8 @@ def fit(
     from .training.fit import fit as fit_model
 
     rows = _load_data(data, data_options, columns)
+    if labels_per_class is not None:
+        rows = rows.few_labels("y", per_class=labels_per_class, seed=seed)
     arguments = _pairs(settings)
     if likelihood is not None:
         arguments["likelihood"] = _named(likelihoods.get, likelihood)
@@ -159,6 +164,7 @@ def evaluate(
 ) -> None:
     """Print ELBO, evidence and active units of a run, and write them into its folder."""
     from .files import write_json, write_whole
+    from .reading.prediction import can_predict
 
     result, rows = _load_run(run, model, data, data_options, columns)
     part, name = _part(rows, split)
@@ -175,6 +181,9 @@ def evaluate(
     console.print(table)
     active = f"active units: {int(units.active.sum())} of {len(units)}"
     console.print(f"{active}; Pareto k {evidence.reliability}", soft_wrap=True)
+    labels = result.score_labels(part) if can_predict(result, part) else None
+    if labels is not None:
+        console.print(f"labels: {labels}", soft_wrap=True)
     share = evidence.share_unreliable
     summary = {
         "split": name,
@@ -192,6 +201,7 @@ def evaluate(
         "latent_units": len(units),
         # JSON has no NaN; null says that there were too few particles to tell.
         "share_pareto_k_above_0.7": None if math.isnan(share) else share,
+        "label_error_percent": None if labels is None else labels.error_percent,
     }
     write_json(run / "evaluation.json", summary)
     write_whole(run / "evidence.csv", lambda p: evidence.rows.to_csv(p))
