@@ -29,10 +29,15 @@ from sklearn.metrics import (
 import vaeppl
 from vaeppl.files import read_json
 from vaeppl.models import SCVI
+from vaeppl.training.schedules import Cosine
 
 DATA = ("zeisel3", "cellbench", "pbmc8k")
 KEY = ("data", "story", "epochs", "seed")
-SETTINGS: dict[str, Any] = {"batch_size": 128, "lr": 3e-3}
+SETTINGS: dict[str, Any] = {
+    "batch_size": 128,
+    "lr": 3e-3,
+    "lr_schedule": Cosine(1.0, 0.0, warm_up=0.05),
+}
 STORIES: dict[str, dict[str, Any]] = {
     "latent library": {},
     "observed library": {"library": "observed"},

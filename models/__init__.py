@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .m1m2 import M1M2 as M1M2
     from .m2 import M2 as M2
     from .m2 import M2Gumbel as M2Gumbel
+    from .scvi import SCANVI as SCANVI
+    from .scvi import SCVI as SCVI
     from .vae import VAE as VAE
 
 
@@ -40,9 +42,23 @@ CATALOGUE = (
     ),
     Entry("m2_gumbel", "M2Gumbel", "M2, y drawn by Gumbel-softmax", "Jang, Gu & Poole 2017", "m2"),
     Entry("m1m2", "M1M2", "y, v above z above x, y partly latent", "Kingma et al. 2014"),
+    Entry("scvi", "SCVI", "z, log ℓ ~ normal, x ~ ZINB(ℓ softmax f(z), θ, π)", "Lopez et al. 2018"),
+    Entry("scanvi", "SCANVI", "y ~ p(y), z ~ p(z | y), then as SCVI", "Xu et al. 2021", "scvi"),
 )
 
-__all__ = ["CATALOGUE", "CVAE", "VAE", "M1", "M1M2", "M2", "Entry", "M2Gumbel", "Regression"]
+__all__ = [
+    "CATALOGUE",
+    "CVAE",
+    "SCANVI",
+    "SCVI",
+    "VAE",
+    "M1",
+    "M1M2",
+    "M2",
+    "Entry",
+    "M2Gumbel",
+    "Regression",
+]
 
 
 def __getattr__(name: str) -> Any:

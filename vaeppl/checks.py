@@ -58,7 +58,8 @@ def check(pair: Pair, data: Data, *, batch_size: int | None = None, to_fit: bool
     batch_size
         Rows in a minibatch; not checked if ``None``.
     to_fit
-        Whether the story will be fitted to them; else labels may be missing throughout.
+        Whether the story will be fitted to them; else labels may be missing throughout, and the
+        model's own ``check_data`` is not asked.
 
     Returns
     -------
@@ -75,6 +76,8 @@ def check(pair: Pair, data: Data, *, batch_size: int | None = None, to_fit: bool
     if batch_size is not None:
         check_batch_size(batch_size, len(data))
     check_labels(pair, data, to_fit=to_fit)
+    if to_fit and callable(own := getattr(pair.source[0], "check_data", None)):
+        own(data)
     apart = strata(pair, data)
     marked: dict[str, None] = {}
     with seeded(0):  # columns may be drawn as they are read

@@ -142,6 +142,9 @@ class Model(Configurable, PyroModule):
         Such rows are handed over apart from the others, without the column: so ``model`` observes
         it with ``obs=y``, and ``guide`` draws it ``if y is None``.
 
+    A model may have a method ``check_data(data)`` of its own, which raises a ``ColumnError``: it is
+    called before a fit, after the columns were checked.
+
     Examples
     --------
     >>> import torch, pyro, pyro.distributions as dist

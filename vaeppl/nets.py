@@ -185,12 +185,15 @@ class Concatenate(Configurable, nn.Module):
 
 
 def joint_feature_net(
-    in_dims: Sequence[int], hidden: Sequence[int], activation: str = "relu"
+    in_dims: Sequence[int], hidden: Sequence[int], activation: str = "relu", **options: Any
 ) -> Joint | Concatenate:
-    """Return an encoder of several inputs that ends in ``out_dim`` features, as `feature_net`."""
+    """Return an encoder of several inputs that ends in ``out_dim`` features, as `feature_net`.
+
+    Other options are those of :class:`MLP`: ``norm`` and ``dropout``.
+    """
     if not hidden:
         return Concatenate(in_dims)
-    options = {"hidden": hidden[:-1], "activation": activation, "activate_last": True}
+    options = {"hidden": hidden[:-1], "activation": activation, "activate_last": True, **options}
     return Joint(in_dims, hidden[-1], **options)
 
 

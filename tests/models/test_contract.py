@@ -12,7 +12,7 @@ import vaeppl.strata
 from vaeppl import likelihoods, priors
 from vaeppl.catalogue import entries
 from vaeppl.estimators.elbo import is_beside_the_story, sample_sites
-from vaeppl.models import CVAE, M1, M1M2, M2, VAE, M2Gumbel, Regression
+from vaeppl.models import CVAE, M1, M1M2, M2, SCANVI, SCVI, VAE, M2Gumbel, Regression
 from vaeppl.pair import Pair
 from vaeppl.reading.tracing import is_variable, latents
 
@@ -58,12 +58,28 @@ def small_models():
         yield f"m2_gumbel-{kind}-labels", M2Gumbel(6, 3, 2, **small), rows
         yield f"m1m2-{kind}-labels", M1M2(6, 3, 2, 4, feature_hidden=(8,), **small), rows
 
+    cells = {"x": counts["x"] + 1}
+    batches = {**cells, "batch": torch.arange(24) % 3}
+    factors = {"categorical": torch.arange(48).view(24, 2) % 2, "continuous": torch.randn(24, 1)}
+    yield "scvi", SCVI.for_data(cells, latent_dim=2, **small), cells
+    for options in (
+        {"likelihood": "nb", "dispersion": "gene-cell"},
+        {"likelihood": "poisson", "library": "observed"},
+        {"dispersion": "gene-batch", "theta_prior": (0.0, 1.0)},
+    ):
+        data = {**batches, **factors}
+        name = "-".join(map(str, options.values()))
+        yield f"scvi-{name}", SCVI.for_data(data, latent_dim=2, **options, **small), data
+    for kind, labels in (("some", some["y"]), ("all", torch.arange(24) % 3)):
+        typed = {**batches, "y": labels}
+        yield f"scanvi-{kind}-labels", SCANVI.for_data(typed, latent_dim=2, **small), typed
+
 
 def target(model, data):
     """Return the column that a model predicts, and the condition under which it does so."""
-    if model.partly_observed:
-        return "x", {}
-    return ("y", {"x": data["x"]}) if "y" in data else ("x", {})
+    if model.partly_observed or "y" not in data:
+        return "x", {c: data[c] for c in ("batch", "categorical", "continuous") if c in data}
+    return "y", {"x": data["x"]}
 
 
 def parts(model, data):
@@ -149,7 +165,8 @@ def test_draws_from_the_model_are_data_that_it_accepts(name):
     model, data = MODELS[name]
     column, given = target(model, data)
     drawn = vaeppl.sample(model, 24, given=given or None)[column]
-    vaeppl.checks.check(Pair(model), vaeppl.data.Data({**data, **given, column: drawn}))
+    drawn_data = vaeppl.data.Data({**data, **given, column: drawn})
+    vaeppl.checks.check(Pair(model), drawn_data, to_fit=False)
 
 
 def test_the_evidence_lies_above_the_elbo(name):
@@ -167,7 +184,8 @@ def test_a_fit_saves_and_loads(name, tmp_path):
     fit = vaeppl.fit(model, data, epochs=1, batch_size=10, progress=False, out=tmp_path / "run")
     again = vaeppl.load(tmp_path / "run")
     column, given = target(model, data)
-    ours, theirs = (f.sample(24, given=given or None)[column] for f in (fit, again))
+    options = {"given": given or None, "data": data}
+    ours, theirs = (f.sample(24, **options)[column] for f in (fit, again))
     assert torch.equal(ours, theirs)
     assert again.history.equals(fit.history) or again.history.round(6).equals(fit.history.round(6))
     assert dict(pyro.get_param_store().items()) == {}

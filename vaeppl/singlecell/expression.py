@@ -1,0 +1,304 @@
+"""What a fit says of expression: shares of genes, denoised counts, library sizes, states of cells.
+
+Names, and what is returned, follow scvi-tools where it has a function for the same. The story needs
+a site ``log_library`` and a site ``x`` whose distribution has a ``log_mean``, as that of
+:class:`~vaeppl.models.SCVI` does: the share of a gene is then log ρ = log μ - log ℓ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+
+from ..data import Data, as_data
+from ..errors import StoryError, unknown_name
+from ..pair import Batch, Pair, as_pair
+from ..reading import tracing
+from ..reading.predictive import encode
+from .cells import unknown_level
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "gene_names",
+    "get_denoised_counts",
+    "get_latent_library_size",
+    "get_latent_representation",
+    "get_normalized_expression",
+    "shares",
+]
+
+ENTRIES_AT_ONCE = 2**22  # cells × genes that a pass may hold: 16 MB in float32
+
+
+def get_latent_representation(
+    source: Any, data: Any, *, n_samples: int | None = None, seed: int = 0
+) -> np.ndarray:
+    """Return the state of each cell: the posterior mean of z, or draws of it.
+
+    Parameters
+    ----------
+    source
+        A :class:`~vaeppl.Fit` or a model.
+    data
+        Cells, as in :func:`vaeppl.fit`; all of them are used.
+    n_samples
+        ``None``: the mean; a number: that many draws.
+    seed
+        Fixes the draws.
+
+    Returns
+    -------
+    ndarray
+        ``(N, latent_dim)``, or ``(n_samples, N, latent_dim)``.
+
+    Examples
+    --------
+    >>> from vaeppl.models import SCVI
+    >>> get_latent_representation(SCVI(6, 2, hidden=(4,)), {"x": torch.ones(5, 6)}).shape
+    (5, 2)
+    """
+    return np.asarray(encode(source, data, num_samples=n_samples, seed=seed)["z"].cpu())
+
+
+def get_normalized_expression(
+    source: Any,
+    data: Any,
+    *,
+    transform_batch: Any = None,
+    library_size: float | str = 1.0,
+    n_samples: int = 25,
+    return_mean: bool = True,
+    seed: int = 0,
+) -> Any:
+    """Return the expression of each gene in each cell: library_size × ρ, given the counts.
+
+    Parameters
+    ----------
+    source, data, seed
+        As in :func:`get_latent_representation`.
+    transform_batch
+        What would be seen in another batch, at the same z: a code or the name of a level. Several:
+        the mean over them, the batch-corrected expression. ``None``: each cell's own batch.
+    library_size
+        Counts of a cell, to which the shares are brought; ``"latent"``: its own ℓ, of which a draw
+        goes with each draw of z.
+    n_samples
+        Draws from the posterior of each cell.
+    return_mean
+        Whether to return their mean, or the draws.
+
+    Returns
+    -------
+    pandas.DataFrame or ndarray
+        ``(N, G)`` with a column for each gene; the draws are an array ``(n_samples, N, G)``.
+
+    Examples
+    --------
+    >>> from vaeppl.models import SCVI
+    >>> scvi = SCVI(6, 2, hidden=(4,))
+    >>> table = get_normalized_expression(scvi, {"x": torch.ones(5, 6)}, library_size=1e4)
+    >>> table.sum(axis=1).round().tolist()
+    [10000.0, 10000.0, 10000.0, 10000.0, 10000.0]
+    """
+    if isinstance(library_size, str) and library_size != "latent":
+        raise ValueError(unknown_name("library_size", library_size, ["latent", "a number"]))
+    _check_samples(n_samples)
+    pair, cells = as_pair(source), as_data(data)
+    parts = []
+    with tracing.quiet(pair, seed=seed):
+        batches = tracing.batches(pair, cells, rows_at_once(cells))
+        codes = batch_codes(cells, transform_batch)
+        for batch in batches:
+            drawn = (_scaled(pair, batch, codes, library_size) for _ in range(n_samples))
+            parts.append({"expression": _mean(drawn) if return_mean else _side_by_side(drawn)})
+    values = batches.joined(parts)["expression"].cpu().numpy()
+    if return_mean:
+        import pandas as pd
+
+        return pd.DataFrame(values, columns=gene_names(cells)).rename_axis("cell")
+    return np.moveaxis(values, 1, 0)
+
+
+def get_denoised_counts(source: Any, data: Any, **options: Any) -> Any:
+    """Return what would be counted on average if no gene were missed: μ = ℓ ρ, given the counts.
+
+    Parameters
+    ----------
+    source, data, **options
+        As in :func:`get_normalized_expression`, with each cell's own library size.
+
+    Returns
+    -------
+    pandas.DataFrame or ndarray
+        Likewise.
+
+    Examples
+    --------
+    >>> from vaeppl.models import SCVI
+    >>> get_denoised_counts(SCVI(6, 2, hidden=(4,)), {"x": torch.ones(5, 6)}).shape
+    (5, 6)
+    """
+    return get_normalized_expression(source, data, library_size="latent", **options)
+
+
+def get_latent_library_size(
+    source: Any, data: Any, *, n_samples: int = 200, level: float = 0.9, seed: int = 0
+) -> pd.DataFrame:
+    """Return the posterior of each cell's library size ℓ, in counts.
+
+    Parameters
+    ----------
+    source, data, seed
+        As in :func:`get_latent_representation`.
+    n_samples
+        Draws from the posterior of each cell.
+    level
+        Probability of the interval, which leaves as much out below as above.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A line a cell: ``mean``, ``sd``, ``lower``, ``upper``, and the ``observed`` total.
+
+    Examples
+    --------
+    >>> from vaeppl.models import SCVI
+    >>> sizes = get_latent_library_size(SCVI(6, 2, hidden=(4,)), {"x": torch.ones(5, 6)})
+    >>> list(sizes.columns)
+    ['mean', 'sd', 'lower', 'upper', 'observed']
+    """
+    import pandas as pd
+
+    _check_samples(n_samples)
+    pair, cells = as_pair(source), as_data(data)
+    parts = []
+    with tracing.quiet(pair, seed=seed):
+        batches = tracing.batches(pair, cells, rows_at_once(cells))
+        for batch in batches:
+            traces = (poutine.trace(pair.guide).get_trace(**batch) for _ in range(n_samples))
+            draws = torch.cat([_log_library(pair, t) for t in traces], dim=-1).exp()
+            tails = torch.tensor([0.5 - level / 2, 0.5 + level / 2]).to(draws)
+            lower, upper = draws.quantile(tails, dim=-1)
+            columns = (draws.mean(-1), draws.std(-1), lower, upper, batch["x"].sum(-1))
+            names = ("mean", "sd", "lower", "upper", "observed")
+            parts.append(dict(zip(names, columns, strict=True)))
+    found = {name: values.cpu().numpy() for name, values in batches.joined(parts).items()}
+    return pd.DataFrame(found).rename_axis("cell")
+
+
+def shares(pair: Pair, batch: Batch, codes: Sequence[int | None]) -> Tensor:
+    """Draw log ρ of some cells once, ``(B, G)``: their shares, averaged over batches if several.
+
+    Must be called with the pair active.
+    """
+    return _shares_and_library(pair, batch, codes)[0]
+
+
+def _shares_and_library(
+    pair: Pair, batch: Batch, codes: Sequence[int | None]
+) -> tuple[Tensor, Tensor]:
+    guide = poutine.trace(pair.guide).get_trace(**batch)
+    log_l = _log_library(pair, guide)
+    found = []
+    for code in codes:
+        given = dict(batch)
+        if code is not None:
+            given["batch"] = torch.full((len(batch["x"]),), code, device=batch["x"].device)
+        story = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(**given)
+        found.append(_log_mean(pair, story) - log_l)
+    if len(found) == 1:
+        return found[0], log_l
+    return torch.stack(found).logsumexp(0) - float(np.log(len(found))), log_l
+
+
+def _scaled(
+    pair: Pair, batch: Batch, codes: Sequence[int | None], library_size: float | str
+) -> Tensor:
+    log_rho, log_l = _shares_and_library(pair, batch, codes)
+    if library_size == "latent":
+        return (log_rho + log_l).exp()
+    return log_rho.exp() * float(library_size)
+
+
+def _mean(draws: Iterable[Tensor]) -> Tensor:
+    """Return the mean of draws, one of which is held at a time."""
+    total: Any = 0.0
+    count = 0
+    for count, draw in enumerate(draws, 1):  # noqa: B007
+        total = total + draw
+    mean: Tensor = total / count
+    return mean
+
+
+def _side_by_side(draws: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(draws), dim=1)
+
+
+def _log_library(pair: Pair, trace: Any) -> Tensor:
+    if "log_library" not in trace.nodes:
+        raise StoryError(f"{pair.name} has no site 'log_library', the log library size of a cell")
+    value: Tensor = trace.nodes["log_library"]["value"]
+    return value
+
+
+def _log_mean(pair: Pair, trace: Any) -> Tensor:
+    fn = trace.nodes["x"]["fn"]
+    while not hasattr(fn, "log_mean") and hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    if not hasattr(fn, "log_mean"):
+        raise StoryError(
+            f"site 'x' of {pair.name} is a {type(fn).__name__}, which has no log_mean: take one of "
+            "vaeppl.distributions"
+        )
+    log_mean: Tensor = fn.log_mean
+    return log_mean
+
+
+def batch_codes(data: Data, transform_batch: Any) -> list[int | None]:
+    """Return the codes of the batches that are asked for; ``[None]`` for each cell's own.
+
+    Raises
+    ------
+    ValueError
+        There is no batch of that name.
+    """
+    if transform_batch is None:
+        return [None]
+    several = isinstance(transform_batch, (list, tuple))
+    wanted = list(transform_batch) if several else [transform_batch]
+    if not wanted:
+        raise ValueError("transform_batch names no batch; give None for each cell's own")
+    levels = (data.levels("batch") if "batch" in data else None) or ()
+    return [_code(name, levels) for name in wanted]
+
+
+def _code(batch: Any, levels: Sequence[str]) -> int:
+    if isinstance(batch, str):
+        if batch not in levels:
+            raise ValueError(unknown_name("batch", batch, levels))
+        return list(levels).index(batch)
+    if levels and not 0 <= int(batch) < len(levels):
+        raise ValueError(unknown_level("batch", torch.tensor([int(batch)]), len(levels)))
+    return int(batch)
+
+
+def gene_names(data: Data) -> list[str]:
+    """Return the names of the genes: those of the fields of ``x``."""
+    return [field.name for field in data.fields("x")]
+
+
+def rows_at_once(data: Data) -> int:
+    """Return how many cells a pass may hold."""
+    return max(1, ENTRIES_AT_ONCE // max(1, int(np.prod(data.shape("x")))))
+
+
+def _check_samples(n_samples: int) -> None:
+    if n_samples < 1:
+        raise ValueError(f"n_samples is at least 1; given {n_samples}")
