@@ -49,9 +49,13 @@ class ByHand:
         loc, raw = m2.q.head(h).chunk(2, -1)
         scale = F.softplus(raw) + 1e-4
         z = loc + scale * torch.randn_like(scale)
-        first = m2.decoder.layers[0]
-        w_y, w_z = first.weight.split((LABELS, m2.prior.latent_dim), dim=1)
-        logits = m2.decoder.layers[1:](F.linear(z, w_z, first.bias) + F.linear(y, w_y))
+        weight, bias = m2.decoder.weight, m2.decoder.bias
+        if y.ndim == 3:  # all labels, for each row
+            h = torch.baddbmm(bias.unsqueeze(1), z, weight.mT)
+        else:
+            label = y.argmax(-1)
+            h = torch.einsum("bhl,bl->bh", weight[label], z) + bias[label]
+        logits = m2.decoder.rest(h)
         target = x.expand_as(logits)
         log_p = -F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
         kl = 0.5 * (loc**2 + scale**2 - 1 - 2 * scale.log()).sum(-1)

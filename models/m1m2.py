@@ -29,7 +29,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vaeppl import Fit, Model, guides, likelihoods, priors, row_share, rows
-from vaeppl.nets import MLP, Joint, feature_net, joint_feature_net, output_dim
+from vaeppl.errors import StoryError
+from vaeppl.nets import MLP, PerLabel, feature_net, output_dim
 
 
 class M1M2(Model):
@@ -60,7 +61,8 @@ class M1M2(Model):
     likelihood, prior, guide_family, activation
         As in :class:`~vaeppl.models.VAE`; ``prior`` is that of v.
     hidden
-        Hidden layers of the networks between z, y and v.
+        Hidden layers of the networks between z, y and v; of those from v to z and back, each label
+        has a first layer of its own.
     feature_hidden
         Hidden layers of those between x and z.
 
@@ -89,7 +91,7 @@ class M1M2(Model):
         likelihood: str | likelihoods.Likelihood = "bernoulli",
         prior: str | priors.Prior = "normal",
         guide_family: str | guides.Family = "diagonal",
-        hidden: Sequence[int] = (500,),
+        hidden: Sequence[int] = (100,),
         feature_hidden: Sequence[int] = (600, 600),
         activation: str = "softplus",
     ) -> None:
@@ -106,10 +108,19 @@ class M1M2(Model):
         )
         self.prior = priors.get(prior).bind(latent_dim)
         self.classifier = MLP(feature_dim, num_labels, hidden=hidden, activation=activation)
-        self.style_encoder = joint_feature_net((feature_dim, num_labels), hidden, activation)
-        self.q_style = guides.get(guide_family).bind(self.style_encoder.out_dim, latent_dim)
-        self.style_decoder = Joint(
-            (num_labels, latent_dim),
+        width = hidden[-1] if hidden else feature_dim
+        self.style_encoder = PerLabel(
+            num_labels,
+            feature_dim,
+            width,
+            hidden=hidden[:-1],
+            activation=activation,
+            activate_last=bool(hidden),
+        )
+        self.q_style = guides.get(guide_family).bind(width, latent_dim)
+        self.style_decoder = PerLabel(
+            num_labels,
+            latent_dim,
             self.features.num_params,
             hidden=hidden[::-1],
             activation=activation,
@@ -129,6 +140,8 @@ class M1M2(Model):
     ) -> M1M2:
         """Build the story above the features of a fitted M1.
 
+        Features in disuse (:func:`vaeppl.active_units`) are left out.
+
         Parameters
         ----------
         m1
@@ -145,18 +158,29 @@ class M1M2(Model):
         """
         below = m1.model
         given = below.config()
-        z = m1.encode(num_samples=1, seed=seed)["z"][0]
+        if given["guide_family"] != "diagonal":
+            raise StoryError("the features of the M1 below need the diagonal guide family")
+        in_use = torch.tensor(m1.active_units()["active"].tolist()).nonzero().squeeze(1)
+        z = m1.encode(num_samples=1, seed=seed)["z"][0][:, in_use]
         arguments = {
             "features": likelihoods.Normal.for_data(z, scale="predicted"),
-            "feature_dim": z.shape[-1],
+            "feature_dim": len(in_use),
             "feature_hidden": given["hidden"],
-            **{k: given[k] for k in ("likelihood", "guide_family", "activation")},
+            **{k: given[k] for k in ("likelihood", "activation")},
         }
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             story = cls(given["x_dim"], num_labels, latent_dim, **{**arguments, **options})
-        for name in ("likelihood", "encoder", "q", "decoder"):
+        for name in ("likelihood", "encoder"):
             getattr(story, name).load_state_dict(getattr(below, name).state_dict())
+        rest = {
+            "q.head.weight": below.q.head.weight.unflatten(0, (2, -1))[:, in_use].flatten(0, 1),
+            "q.head.bias": below.q.head.bias.unflatten(0, (2, -1))[:, in_use].flatten(),
+            **{f"decoder.{k}": v for k, v in below.decoder.state_dict().items()},
+        }
+        rest["decoder.layers.0.weight"] = rest["decoder.layers.0.weight"][:, in_use]
+        story.load_state_dict(rest, strict=False)
+        for name in ("likelihood", "encoder", "q", "decoder"):
             getattr(story, name).requires_grad_(not frozen)
         return story
 
@@ -180,7 +204,7 @@ class M1M2(Model):
             z = pyro.sample("z", self.q(self.encoder(self.likelihood.features(x))))
             if y is None:
                 y = pyro.sample("y", self.q_y(z), infer={"enumerate": "parallel"})
-            h = self.style_encoder(self.features.features(z), self.indicators(y))
+            h = self.style_encoder(self.indicators(y), self.features.features(z))
             pyro.sample("v", self.q_style(h))
 
     def label_prior(self) -> TorchDistribution:

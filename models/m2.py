@@ -32,7 +32,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vaeppl import Model, guides, likelihoods, priors, row_share, rows
-from vaeppl.nets import MLP, Joint, joint_feature_net
+from vaeppl.nets import MLP, PerLabel, joint_feature_net
 
 
 class M2(Model):
@@ -58,7 +58,8 @@ class M2(Model):
     alpha
         Weight α of the classification term; the paper's is 0.1.
     likelihood, prior, guide_family, hidden, activation
-        As in :class:`~vaeppl.models.VAE`; the sizes are those of the paper if not given.
+        As in :class:`~vaeppl.models.VAE`; the sizes are those of the paper if not given. In the
+        decoder each label has a first layer of its own, where the paper's shares one.
 
     Examples
     --------
@@ -95,8 +96,8 @@ class M2(Model):
         self.classifier = MLP(features, num_labels, hidden=hidden, activation=activation)
         self.encoder = joint_feature_net((features, num_labels), hidden, activation)
         self.q = guides.get(guide_family).bind(self.encoder.out_dim, latent_dim)
-        self.decoder = Joint(
-            (num_labels, latent_dim), params, hidden=hidden[::-1], activation=activation
+        self.decoder = PerLabel(
+            num_labels, latent_dim, params, hidden=hidden[::-1], activation=activation
         )
         self.register_buffer("identity", torch.eye(num_labels), persistent=False)
 

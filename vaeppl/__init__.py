@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from . import nets as nets
     from . import plots as plots
     from . import priors as priors
+    from . import representation as representation
+    from . import singlecell as singlecell
     from .catalogue import likelihood_for as likelihood_for
     from .fitted import Fit as Fit
     from .fitted import load as load
@@ -85,6 +87,8 @@ _MODULES = (
     "nets",
     "plots",
     "priors",
+    "representation",
+    "singlecell",
 )
 
 __all__ = [*_HOME, *_MODULES, "__version__"]

@@ -21,6 +21,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "Joint",
+    "PerLabel",
     "activation",
     "feature_net",
     "joint_feature_net",
@@ -161,6 +162,50 @@ class Joint(MLP):
         for x, weight in zip(inputs, first.weight.split(self.in_dims, dim=1), strict=True):
             h = F.linear(x, weight) + h
         out: Tensor = self.layers[1:](h)
+        return out
+
+
+class PerLabel(Configurable, nn.Module):
+    """A multilayer perceptron of a label and an input, whose first layer each label has of its own.
+
+    Its other layers are shared: h = φ(W_y x + b_y). With no hidden layer it is a linear map for
+    each label, as in a mixture of factor analysers (Ghahramani & Hinton 1996). All labels start
+    alike, so that what a label means is learnt from the data and not from the initial weights.
+
+    Parameters
+    ----------
+    num_labels
+        K.
+    in_dim, out_dim
+        Sizes of the last dimension of the input and of the output.
+    **options
+        As in :class:`MLP`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> labels = torch.eye(3).unsqueeze(1)
+    >>> PerLabel(3, 4, 2, hidden=(8,))(labels, torch.zeros(5, 4)).shape
+    torch.Size([3, 5, 2])
+    """
+
+    def __init__(self, num_labels: int, in_dim: int, out_dim: int, **options: Any) -> None:
+        super().__init__()
+        network = MLP(in_dim, out_dim, **options)
+        first, self.rest = network.layers[0], network.layers[1:]
+        assert isinstance(first, nn.Linear)
+        self.weight = nn.Parameter(first.weight.detach().repeat(num_labels, 1, 1))
+        self.bias = nn.Parameter(first.bias.detach().repeat(num_labels, 1))
+        self.num_labels, self.in_dim, self.out_dim = num_labels, in_dim, out_dim
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        """Map indicators ``(..., K)`` and inputs ``(..., in_dim)`` to ``(..., out_dim)``."""
+        weight = (y @ self.weight.flatten(1)).unflatten(-1, self.weight.shape[1:])
+        if y.ndim > 1 and y.shape[-2] == 1:  # one label for all rows: a product of matrices
+            h = x @ weight.squeeze(-3).mT
+        else:
+            h = (weight @ x.unsqueeze(-1)).squeeze(-1)
+        out: Tensor = self.rest(h + y @ self.bias)
         return out
 
 

@@ -6,6 +6,7 @@ from .files import save_all
 from .images import manifold, reconstructions, samples
 from .labels import analogies, calibration, confusion
 from .latent import active_units, embedding
+from .representation import factor_matrix, interpolations, label_efficiency, traversals
 
 __all__ = [
     "active_units",
@@ -14,10 +15,14 @@ __all__ = [
     "confusion",
     "embedding",
     "evidence",
+    "factor_matrix",
+    "interpolations",
+    "label_efficiency",
     "learning_curve",
     "manifold",
     "posterior_predictive_check",
     "reconstructions",
     "samples",
     "save_all",
+    "traversals",
 ]
