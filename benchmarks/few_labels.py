@@ -39,7 +39,7 @@ CLASSIFIERS: dict[str, Any] = {
 }
 FITS: dict[str, dict[str, Any]] = {
     "m1": {"epochs": 60, "lr": 2e-3, "kl_weight": Linear(0.0, 1.0, share=0.5)},
-    "m2": {"epochs": 25, "lr": 1e-3},
+    "m2": {"epochs": 20, "lr": 2e-3},
     "m1m2": {"epochs": 50, "lr": 3e-3},
 }
 NAMES = {"m2": "M2", "m1m2": "M1+M2"}

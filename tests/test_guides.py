@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -180,3 +182,21 @@ def test_families_by_name():
         Flow(0)
     with pytest.raises(TypeError, match="write q"):
         Family().bind(1, 1)(torch.zeros(1))
+
+
+def test_gumbel_softmax_draws_categories_with_a_gradient():
+    torch.manual_seed(0)
+    logits = torch.tensor([0.0, 1.0, -1.0], requires_grad=True)
+    q = guides.GumbelSoftmax(0.5, logits)
+    draws = q.rsample(torch.Size((20_000,)))
+    assert ((draws == 0) | (draws == 1)).all() and (draws.sum(-1) == 1).all()
+    p = logits.softmax(-1)
+    se = (p * (1 - p) / 20_000).sqrt()
+    assert ((draws.mean(0) - p).abs() < 4 * se).all()
+    # The more probable a category, the larger a linear payoff: its slope has the right sign.
+    payoff = (draws * torch.tensor([0.0, 1.0, 0.0])).sum(-1).mean()
+    assert torch.autograd.grad(payoff, logits)[0][1] > 0
+    other = dist.OneHotCategorical(logits=torch.zeros(3))
+    exact = (p * (p.log() + math.log(3))).sum()
+    torch.testing.assert_close(torch.distributions.kl_divergence(q, other), exact)
+    assert q.expand([4]).rsample().shape == (4, 3)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from vaeppl import nets
 from vaeppl.nets import MLP, ConvDecoder, ConvEncoder, activation, feature_net, output_dim
 
 IMAGES = [(5, 7), (28, 28), (1, 1), (3, 8, 8), (2, 9, 4)]
@@ -152,3 +153,37 @@ def test_output_dim_leaves_no_trace():
 def test_constructors_say_what_is_wrong(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_joint_is_an_mlp_of_the_concatenation():
+    joint = nets.Joint((4, 3), 2, hidden=(8,), activation="tanh")
+    x, y = torch.randn(5, 4), torch.eye(3).unsqueeze(1)
+    both = torch.cat([x.expand(3, 5, 4), y.expand(3, 5, 3)], -1)
+    assert torch.allclose(joint(x, y), joint.layers(both), atol=1e-6)
+    with pytest.raises(ValueError, match=r"the inputs have sizes \(3, 4\), but in_dims=\(4, 3\)"):
+        joint(torch.zeros(5, 3), torch.zeros(5, 4))
+
+
+def test_each_label_has_a_first_layer_of_its_own_and_all_start_alike():
+    net = nets.PerLabel(3, 4, 2, hidden=(8,), activation="tanh")
+    x, labels = torch.randn(5, 4), torch.eye(3).unsqueeze(1)
+    start = net(labels, x)
+    assert torch.allclose(start, start[:1].expand(3, 5, 2))
+    with torch.no_grad():
+        net.weight.normal_()
+        net.bias.normal_()
+    each = net(labels, x)
+    for k in range(3):
+        by_hand = net.rest(x @ net.weight[k].T + net.bias[k])
+        assert torch.allclose(each[k], by_hand, atol=1e-5)
+    y = torch.tensor([0, 2, 1, 1, 0])
+    mixed = net(torch.eye(3)[y], x)
+    assert torch.allclose(mixed, each[y, torch.arange(5)], atol=1e-5)
+    particles = net(labels.unsqueeze(1), x.expand(6, 5, 4))
+    assert particles.shape == (3, 6, 5, 2)
+
+
+def test_joint_features_without_a_layer_are_the_inputs_side_by_side():
+    net = nets.joint_feature_net((4, 3), ())
+    assert net(torch.zeros(5, 4), torch.zeros(2, 1, 3)).shape == (2, 5, 7)
+    assert net.out_dim == 7

@@ -200,11 +200,12 @@ class PerLabel(Configurable, nn.Module):
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         """Map indicators ``(..., K)`` and inputs ``(..., in_dim)`` to ``(..., out_dim)``."""
-        weight = (y @ self.weight.flatten(1)).unflatten(-1, self.weight.shape[1:])
         if y.ndim > 1 and y.shape[-2] == 1:  # one label for all rows: a product of matrices
+            weight = (y @ self.weight.flatten(1)).unflatten(-1, self.weight.shape[1:])
             h = x @ weight.squeeze(-3).mT
         else:
-            h = (weight @ x.unsqueeze(-1)).squeeze(-1)
+            each = F.linear(x, self.weight.flatten(0, 1)).unflatten(-1, self.bias.shape)
+            h = (y.unsqueeze(-1) * each).sum(-2)
         out: Tensor = self.rest(h + y @ self.bias)
         return out
 
