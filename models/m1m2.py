@@ -96,6 +96,8 @@ class M1M2(Model):
         activation: str = "softplus",
     ) -> None:
         super().__init__()
+        if alpha < 0:
+            raise ValueError(f"alpha is >= 0; given {alpha}")
         self.num_labels, self.alpha = num_labels, alpha
         self.likelihood = likelihoods.get(likelihood).bind(x_dim)
         inputs, outputs = self.likelihood.num_features, self.likelihood.num_params
@@ -161,6 +163,10 @@ class M1M2(Model):
         if given["guide_family"] != "diagonal":
             raise StoryError("the features of the M1 below need the diagonal guide family")
         in_use = torch.tensor(m1.active_units()["active"].tolist()).nonzero().squeeze(1)
+        if not len(in_use):
+            raise StoryError(
+                "no feature of the M1 below is in use, so there is nothing to build on"
+            )
         z = m1.encode(num_samples=1, seed=seed)["z"][0][:, in_use]
         arguments = {
             "features": likelihoods.Normal.for_data(z, scale="predicted"),

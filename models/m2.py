@@ -89,6 +89,8 @@ class M2(Model):
         activation: str = "softplus",
     ) -> None:
         super().__init__()
+        if alpha < 0:
+            raise ValueError(f"alpha is >= 0; given {alpha}")
         self.num_labels, self.alpha = num_labels, alpha
         self.likelihood = likelihoods.get(likelihood).bind(x_dim)
         self.prior = priors.get(prior).bind(latent_dim)
@@ -170,6 +172,8 @@ class M2Gumbel(M2):
         **options: Any,
     ) -> None:
         super().__init__(x_dim, num_labels, latent_dim, **options)
+        if temperature <= 0:
+            raise ValueError(f"a temperature is > 0; given {temperature}")
         self.temperature = temperature
 
     def model(self, x: Tensor | None = None, y: Tensor | None = None) -> None:

@@ -13,7 +13,7 @@ from vaeppl import Model, row_count, row_share, rows
 from vaeppl.data import Data
 from vaeppl.errors import ColumnError, StoryError
 from vaeppl.estimators import ELBO
-from vaeppl.models import M1M2, M2
+from vaeppl.models import M1M2, M2, M2Gumbel
 from vaeppl.pair import Pair
 from vaeppl.reading.predictive import AtMean
 from vaeppl.strata import is_missing, strata
@@ -230,6 +230,77 @@ def test_reading_keeps_the_order_of_the_rows():
         assert alone.mean == pytest.approx(split["elbo"][n], abs=0.2)
 
 
+class Shifted(Model):
+    """x ~ N(100 y + z, 1), its guide being the prior of z: a draw of x tells the label."""
+
+    partly_observed = ("y",)
+
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(()))
+
+    def model(self, x=None, y=None):
+        with rows(x, y):
+            label = pyro.sample("y", dist.Categorical(logits=torch.zeros(K)), obs=y)
+            z = pyro.sample("z", dist.Normal(self.loc, 1.0))
+            pyro.sample("x", dist.Normal(100.0 * label + z, 1.0), obs=x)
+
+    def guide(self, x, y=None):
+        with rows(x, y):
+            if y is None:
+                near = -((x[:, None] / 100 - torch.arange(K)) ** 2) * 100
+                pyro.sample("y", dist.Categorical(logits=near), infer={"enumerate": "parallel"})
+            pyro.sample("z", dist.Normal(self.loc, 1.0))
+
+
+def test_replications_keep_the_label_of_their_row():
+    truth = torch.arange(N) % K
+    x = 100.0 * truth + torch.randn(N)
+    y = torch.where(torch.arange(N) < 6, truth, -1)
+    table = {"x": x, "y": y}
+    drawn = vaeppl.posterior_predictive(Shifted(), table, num_samples=3)["x"]
+    assert torch.equal((drawn / 100).round(), truth.expand(3, N).float())
+    exported = vaeppl.to_arviz(Shifted(), table, num_samples=3)
+    replicated = torch.tensor(exported.posterior_predictive["x"].values)[0]
+    assert torch.equal((replicated / 100).round(), truth.expand(3, N).float())
+
+
+@pytest.mark.parametrize("plated", [False, True])
+def test_what_stands_in_a_plate_of_its_own_counts_once_too(plated):
+    class Effects(SharedScale):
+        def model(self, x=None, y=None):
+            if plated:
+                with pyro.plate("groups", 3):
+                    pyro.sample("effect", dist.Normal(0.0, 1.0))
+            super().model(x, y)
+
+        def guide(self, x, y=None):
+            if plated:
+                with pyro.plate("groups", 3):
+                    pyro.sample("effect", dist.Normal(self.loc, 0.5))
+            super().guide(x, y)
+
+    x = torch.randn(N)
+    parts = [Part({"x": x[:8]}, 8), Part({"x": x[8:], "y": torch.ones(4)}, 4)]
+    elbo = ELBO()
+    objective = Objective(Pair(Effects()), elbo)
+    with objective.pair.active(N):
+        objective(parts, N, 1)
+    one = torch.distributions.kl_divergence(
+        dist.Normal(torch.tensor(0.3), 0.5), dist.Normal(0.0, 1.0)
+    )
+    labels = 8 * torch.distributions.kl_divergence(dist.Bernoulli(0.4), dist.Bernoulli(0.5))
+    shared = objective.report["kl"] - labels
+    torch.testing.assert_close(shared, (4 if plated else 1) * one)
+
+
+def test_active_units_leave_labels_of_any_type_out():
+    floats = torch.tensor([float("nan") if v < 0 else float(v) for v in SOME])
+    fit = vaeppl.fit(m2(), data(floats), epochs=1, progress=False)
+    assert set(fit.active_units()["site"]) == {"z"}
+    assert fit.encode()["y"].dtype == torch.int64
+
+
 # --- bad input ---
 
 
@@ -253,8 +324,8 @@ def test_a_label_without_a_row():
 
 @pytest.mark.parametrize(
     ("bad", "match"),
-    [(3, "holds 3 at row 4; M2 takes the labels 0 to 2"), (1.5, "holds 1.5 at row 4"),
-     (-1.0, "holds -1 at row 4.*missing label among floats is NaN")],
+    [(3, "holds 3 at row 4; M2 takes the labels 0 to 2, and -1"), (1.5, "holds 1.5 at row 4"),
+     (-1.0, "holds -1 at row 4.*and NaN where there is none")],
 )  # fmt: skip
 def test_labels_out_of_range(bad, match):
     y = torch.tensor([0, 1, 2, 0, bad, *[2] * 7])
@@ -300,6 +371,30 @@ def test_a_story_that_does_not_scale_its_rows():
     y = torch.tensor([float("nan")] * 20 + [0.0, 1.0] * 6)
     with pytest.raises(StoryError, match="has rows with and without y, so it must scale them"):
         vaeppl.fit(Unscaled(), {"x": torch.randn(32), "y": y}, epochs=1, progress=False)
+
+
+def test_labels_of_another_shape_and_other_negative_codes():
+    with pytest.raises(ColumnError, match=r"has \(1,\) entries a row; M2 takes one label a row"):
+        fit_m2(torch.tensor(SOME)[:, None])
+    with pytest.raises(ColumnError, match="holds -2 at row 0"):
+        fit_m2([-2, *SOME[1:]])
+
+
+def test_a_missing_label_cannot_be_held_fixed():
+    with pytest.raises(ValueError, match="`given` has no 'y' in row 1"):
+        vaeppl.sample(m2(), 3, given={"y": [0, -1, 1]})
+
+
+def test_free_bits_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(StoryError, match="free bits are not known for latents that are summed out"):
+        vaeppl.fit(m2(), data(SOME), free_bits=0.1, epochs=1, out=tmp_path / "r", progress=False)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": -1.0}, {"temperature": 0.0}])
+def test_arguments_out_of_range(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        M2Gumbel(D, K, 2, hidden=(6,), **wrong)
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.6])

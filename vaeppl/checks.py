@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +80,7 @@ def check(pair: Pair, data: Data, *, batch_size: int | None = None, to_fit: bool
         own(data)
     apart = strata(pair, data)
     marked: dict[str, None] = {}
+    checked: set[str] = set()
     with seeded(0):  # columns may be drawn as they are read
         for stratum in apart:
             columns = data.columns(*stratum.columns)
@@ -91,7 +92,8 @@ def check(pair: Pair, data: Data, *, batch_size: int | None = None, to_fit: bool
                     f"{pair.name} has rows with and without {', '.join(pair.partly_observed)}, so "
                     "it must scale them: write `with vaeppl.rows(...):` in model and guide"
                 )
-        check_values(pair, data, trace)
+            check_values(pair, data, trace, leave_out=checked)
+            checked |= set(stratum.columns) & set(trace.nodes)
     return Checked(scaled, tuple(marked))
 
 
@@ -344,16 +346,18 @@ def _check_autoguide(pair: Pair, trace: Any, few: int) -> None:
         )
 
 
-def check_values(pair: Pair, data: Data, trace: Any) -> None:
+def check_values(pair: Pair, data: Data, trace: Any, *, leave_out: Collection[str] = ()) -> None:
     """Check every value of every observed column against the support of its likelihood.
 
     Parameters
     ----------
     trace
         A trace of the model on some rows, with the distributions of the observed sites.
+    leave_out
+        Columns that were checked already.
     """
     for name, site in trace.nodes.items():
-        observed = site["type"] == "sample" and site["is_observed"]
+        observed = site["type"] == "sample" and site["is_observed"] and name not in leave_out
         if observed and name in data and name in pair.columns:
             for part, start, stop in _parts(site["fn"]):
                 missing = pair.takes_missing or name in pair.partly_observed

@@ -183,7 +183,8 @@ def evaluate(
     console.print(f"{active}; Pareto k {evidence.reliability}", soft_wrap=True)
     labels = result.score_labels(part) if can_predict(result, part) else None
     if labels is not None:
-        console.print(f"labels: {labels}", soft_wrap=True)
+        seen = "" if "test" in name or "valid" in name else "; these rows were fitted"
+        console.print(f"labels: {labels}{seen}", soft_wrap=True)
     share = evidence.share_unreliable
     summary = {
         "split": name,

@@ -90,7 +90,7 @@ def is_missing(values: Tensor) -> Tensor:
 
 @contextmanager
 def globals_shared(share: float) -> Iterator[None]:
-    """Weigh what stands outside every plate by a share, as each stratum sees it once."""
+    """Weigh what stands outside the plate of rows by a share, as each stratum sees it once."""
     with _Shared(share):
         yield
 
@@ -101,7 +101,7 @@ class _Shared(poutine.messenger.Messenger):
         self.share = share
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if not msg["cond_indep_stack"]:
+        if not any(frame.name == "rows" for frame in msg["cond_indep_stack"]):
             msg["scale"] = msg["scale"] * self.share
 
 
@@ -135,6 +135,12 @@ def check_labels(pair: Pair, data: Data, *, to_fit: bool = False) -> None:
         if to_fit and not there.any():
             raise _no_label(pair, column)
         if (count := _label_counts(pair, data).get(column)) is not None:
+            if values.ndim > 1:
+                raise ColumnError(
+                    f"column {column!r} has {tuple(values.shape[1:])} entries a row; {pair.name} "
+                    f"takes one label a row: data.with_column({column!r}, vaeppl.data.labels."
+                    f"labels_of(data, {column!r}))"
+                )
             _check_range(pair, column, values, there, count)
             if to_fit:
                 _check_all_there(pair, column, values[there].long(), count)
@@ -144,12 +150,13 @@ def _label_counts(pair: Pair, data: Data) -> dict[str, int]:
     """Return K of each partly observed column that holds labels, by running the story once."""
     few = pair.batch(data.take(torch.arange(min(2, len(data))), device=pair.device))
     batch = {c: v.to(pair.dtype) if v.is_floating_point() else v for c, v in few.items()}
-    for column in pair.partly_observed:
+    there = [c for c in pair.partly_observed if c in batch]
+    for column in there:
         batch[column] = torch.zeros_like(batch[column])
     store = pyro.get_param_store()
     with torch.random.fork_rng(), torch.no_grad(), pair.active(), store.scope(store.get_state()):
         trace = poutine.trace(pair.model).get_trace(**batch)
-    counts = {c: _num_labels(trace.nodes[c]["fn"]) for c in pair.partly_observed}
+    counts = {c: _num_labels(trace.nodes[c]["fn"]) for c in there}
     return {column: count for column, count in counts.items() if count is not None}
 
 
@@ -163,12 +170,13 @@ def _num_labels(fn: Any) -> int | None:
 
 def _check_range(pair: Pair, column: str, values: Tensor, there: Tensor, count: int) -> None:
     bad = there & ~((values >= 0) & (values < count) & (values == values.floor()))
+    bad |= values < -1
     if bad.any():
         row = int(bad.nonzero()[0])
-        hint = "; a missing label among floats is NaN" if float(values[row]) < 0 else ""
+        none = "NaN" if values.is_floating_point() else "-1"
         raise ColumnError(
             f"column {column!r} holds {float(values[row]):g} at row {row}; {pair.name} takes the "
-            f"labels 0 to {count - 1}, and -1 or NaN where there is none{hint}"
+            f"labels 0 to {count - 1}, and {none} where there is none"
         )
 
 

@@ -65,7 +65,8 @@ _ESTIMATORS: dict[str, Estimator] = {
     "trace_enum_elbo": Estimator(
         pyro.infer.TraceEnum_ELBO,
         "Pyro's TraceEnum_ELBO: sums over discrete latents marked by config_enumerate, exactly. "
-        "Its value varies more than that of elbo, as no KL is exact; no weights or report.",
+        "Its value varies more than that of elbo, as no KL is exact; no weights or report, "
+        "so what it gives as the ELBO holds the terms that belong to the objective alone.",
     ),
 }
 

@@ -47,8 +47,8 @@ def given_columns(pair: Pair, rows: Data | None) -> list[str]:
     """Name the columns that the story is given: it takes them and does not observe them."""
     if rows is None:
         return []
-    observed = observed_columns(pair, rows)
-    return [c for c in pair.columns if c in rows and c not in observed]
+    known = {*observed_columns(pair, rows), *pair.partly_observed}
+    return [c for c in pair.columns if c in rows and c not in known]
 
 
 def drawn_column(pair: Pair, rows: Data | None, column: str | None) -> str:

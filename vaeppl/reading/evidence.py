@@ -160,8 +160,11 @@ def evidence(
         log p(x_n) ≈ log 1/K Σ_k w_nk,   w_nk = p(x_n, z_k) / q(z_k | x_n),   z_k ~ q(z | x_n)
 
     The estimate is low by about Var(w) / (2 K p²) on average, so it bounds the evidence from below
-    (Burda et al. 2016). With latents outside the plate of rows, each particle draws them from the
-    guide too and the result is the log predictive density log ∫ p(x_n | θ) q(θ) dθ.
+    (Burda et al. 2016). Where a partly observed column y is there, it is log p(x_n, y_n), and so is
+    the ELBO; for log p(x_n) of all rows, leave the column out: ``data.columns("x")``.
+
+    With latents outside the plate of rows, each particle draws them from the guide too and the
+    result is the log predictive density log ∫ p(x_n | θ) q(θ) dθ.
 
     Parameters
     ----------
@@ -425,8 +428,10 @@ def active_units(
     import pandas as pd
 
     lines = []
-    for site, means in posterior_means(as_pair(source, guide), data, seed=seed).items():
-        if not means.is_floating_point():  # labels and counts have no scale to vary on
+    pair = as_pair(source, guide)
+    for site, means in posterior_means(pair, data, seed=seed).items():
+        # Labels and counts have no scale to vary on.
+        if not means.is_floating_point() or site in pair.partly_observed:
             continue
         variance = means.double().flatten(1).var(0)
         for dimension, value in enumerate(variance.tolist()):

@@ -19,6 +19,7 @@ from ..estimators.elbo import is_beside_the_story, sample_sites
 from ..pair import Batch, Pair, as_pair
 from . import tracing
 from .inference_data import assemble
+from .predictive import with_values_there
 from .sites import observed_columns
 
 __all__ = ["to_arviz"]
@@ -203,7 +204,8 @@ def _shot(
 
     q = trace(poutine.replay(pair.guide, trace=shared))
     story = poutine.replay(pair.model, trace=q)
-    p, new = trace(story), trace(poutine.uncondition(story))
+    p = trace(story)
+    new = trace(with_values_there(pair, p, story))
     latents = tracing.latents(q)
     seen = {*observed, *pair.partly_observed}
     there = [p.nodes[c] for c in pair.partly_observed if c in batch]

@@ -15,6 +15,7 @@ from ..data.labels import HIDDEN, labels_of
 from ..errors import CheckpointError, ColumnError, StoryError
 from ..estimators.elbo import sample_sites
 from ..pair import Batch, Pair, as_pair
+from ..strata import is_missing
 from . import tracing
 from .evidence import ENTRIES_AT_ONCE, PARTICLES_AT_ONCE, log_weights
 from .labels import class_probs, filled, own_classifier, withheld
@@ -109,6 +110,12 @@ def predict_proba(
     if own_classifier(pair) is not None:
         return _by_own_classifier(source, pair, column, seed, num_particles).predict_proba(data)
     rows = withheld(pair, data, column)
+    for other in (c for c in pair.partly_observed if c in rows):
+        if bool(is_missing(rows[other]).any()):
+            raise ColumnError(
+                f"column {other!r} is missing in some rows: predict {column!r} for the rows that "
+                "have it, or leave it out of all of them (data.columns(...))"
+            )
     parts = []
     with tracing.quiet(pair, seed=seed):
         way = _way(pair, rows, column, num_samples, num_particles)

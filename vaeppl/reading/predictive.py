@@ -14,6 +14,7 @@ from ..data import Data, as_data
 from ..distributions import centre
 from ..estimators.elbo import is_enumerated, sample_sites
 from ..pair import Batch, Pair, as_pair
+from ..strata import is_missing
 from ..training.seeds import Stream, derived_seed
 from . import tracing
 
@@ -80,6 +81,12 @@ def sample(
         fixed = as_data(given)
         if len(fixed) != num_rows:
             raise ValueError(f"`given` has {len(fixed)} rows, but num_rows={num_rows}")
+        for column in (c for c in pair.partly_observed if c in fixed):
+            if bool((missing := is_missing(fixed[column])).any()):
+                raise ValueError(
+                    f"`given` has no {column!r} in row {int(missing.nonzero()[0])}: to hold it "
+                    "fixed, give it in every row; to draw it, leave it out"
+                )
         columns = tracing.resident(pair, fixed, pair.required).take(torch.arange(num_rows))
     if data is None and isinstance(fitted := getattr(source, "train", None), Data):
         data = fitted
@@ -186,13 +193,32 @@ def _marginal(site: Any, q: Tensor, depth: int) -> Tensor:
     return mean.reshape(mean.shape[mean.ndim - event - plates :])
 
 
+def with_values_there(pair: Pair, observed: Any, story: Any) -> Any:
+    """Return a story that draws its columns, but for those that are latent in other rows.
+
+    ``observed`` is a trace of the story with the columns as they are: the label of a labelled row
+    is not drawn again, as its other latents were inferred given it.
+    """
+    sites = (observed.nodes.get(c) for c in pair.partly_observed)
+    there = {s["name"]: s["value"] for s in sites if s is not None and s["is_observed"]}
+    drawn = poutine.uncondition(story)
+    return poutine.condition(drawn, data=there) if there else drawn
+
+
 def _values_there(pair: Pair, batch: Batch) -> dict[str, Tensor]:
     """Return the columns of a batch that are latent in other rows, as the story holds them."""
     there = [c for c in pair.partly_observed if c in batch]
     if not there:
         return {}
     trace = poutine.trace(pair.model).get_trace(**batch)
-    return {c: torch.as_tensor(trace.nodes[c]["value"]) for c in there}
+    return {c: _as_drawn(trace.nodes[c]) for c in there}
+
+
+def _as_drawn(site: Any) -> Tensor:
+    """Return an observed value in the type in which the story draws it: labels are integers."""
+    value: Tensor = site["value"]
+    is_label = isinstance(site["fn"], torch.distributions.Categorical)
+    return value.long() if is_label else value
 
 
 def reconstruct(source: Any, data: Any, *, guide: Any = None, seed: int = 0) -> dict[str, Tensor]:
@@ -296,7 +322,7 @@ def _one_draw(
         local = (s for s in tracing.latents(trace) if tracing.rows_frame(s, rows))
         return {s["name"]: s["value"] for s in local} | _values_there(pair, batch), shared
     observed = poutine.trace(poutine.replay(pair.model, trace=trace)).get_trace(**batch)
-    story = poutine.uncondition(poutine.replay(pair.model, trace=trace))
+    story = with_values_there(pair, observed, poutine.replay(pair.model, trace=trace))
     drawn = poutine.trace(story).get_trace(**batch)
     names = [
         s["name"]

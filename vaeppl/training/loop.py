@@ -369,6 +369,11 @@ def check_weights(estimator: pyro.infer.ELBO, kl_weight: Schedule, free_bits: fl
 
 def check_enumeration(estimator: pyro.infer.ELBO, pair: Pair, sites: Sequence[str]) -> None:
     """Refuse an estimator that would draw what the guide asks to be summed out."""
+    if sites and isinstance(estimator, ELBO) and estimator.free_bits:
+        raise StoryError(
+            f"free bits are not known for latents that are summed out ({', '.join(sites)} of "
+            f"{pair.name}); anneal the KL instead: kl_weight="
+        )
     if sites and not isinstance(estimator, (ELBO, pyro.infer.TraceEnum_ELBO)):
         able = [repr(name) for name in available() if enumerates(name)]
         raise StoryError(
