@@ -6,32 +6,14 @@ python benchmarks/report.py
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
+
+import report_cells
+from tables import Rows, provenance, spread, table
 
 from vaeppl.files import read_json, write_whole
 
 HERE = Path(__file__).parent
-Rows = list[dict[str, Any]]
-
-
-def table(header: list[str], lines: list[list[Any]]) -> str:
-    """Return a Markdown table."""
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(str(c) for c in row) + " |" for row in rows)
-
-
-def spread(values: list[float], digits: int = 1) -> str:
-    """Return mean ± s.e. over seeds, or the number alone where there is one seed."""
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{mean(values):.{digits}f} ± {stdev(values) / len(values) ** 0.5:.{digits}f}"
-
-
-def provenance(result: dict[str, Any]) -> str:
-    """Say where the figures of a section come from."""
-    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-    return f"Command: `{result['command']}` ({result['date']}; {result['hardware']}; {versions})."
 
 
 def mnist_evidence(result: dict[str, Any]) -> str:
@@ -207,62 +189,13 @@ def m2_step(result: dict[str, Any]) -> str:
     )
 
 
-def scvi(result: dict[str, Any]) -> str:
-    """Single-cell counts, on the split of the comparison with scvi-tools."""
-    reference = {  # scvi-tools 1.4.2: marginal log-likelihood of its best recipe at 120 epochs
-        "zeisel3": "-857.4", "cellbench": "-2195", "pbmc8k": "-112.0",
-    }  # fmt: skip
-    header = ["data", "story", "scvi-tools", "log p(x)", "ELBO", "ARI", "NMI", "silhouette",
-              "epochs", "seed", "seconds an epoch"]  # fmt: skip
-    lines = [
-        [
-            r["data"],
-            r["story"],
-            reference.get(r["data"], ""),
-            f"**{r['marginal_ll']:.1f}** ± {r['marginal_ll_se']:.1f}",
-            f"{r['test_elbo']:.1f}",
-            f"{r['ari']:.3f}",
-            f"{r['nmi']:.3f}",
-            f"{r['silhouette']:.3f}",
-            r["epochs"],
-            r["seed"],
-            f"{r['seconds_per_epoch']:.2f}",
-        ]
-        for r in result["rows"]
-    ]
-    return (
-        "## Single-cell counts: scVI\n\n"
-        "Nats per held-out cell (a tenth of the cells, drawn by NumPy's RandomState(0)), 1,000 "
-        "importance samples; ± is the standard error over cells. 10 latents, one hidden layer of "
-        "128, batches of 128, ZINB; k-means on the means of q(z) of all cells. Settings were "
-        "chosen on a ninth of the training cells. The figures of scvi-tools 1.4.2 are means over "
-        "2 or 3 seeds on the same split, network and epochs, with an observed library on zeisel3 "
-        "and cellbench, which was its best. Pareto k is above 0.7 for most cells of zeisel3 and "
-        "cellbench, so these are lower bounds. Seconds are those of a busy machine.\n\n"
-        f"{table(header, lines)}\n\n{provenance(result)}"
-    )
-
-
-def count_distributions(result: dict[str, Any]) -> str:
-    """Compare zero-inflated counts with the usual formulas."""
-    rows: Rows = result["rows"]
-    columns = [c for c in rows[0] if not isinstance(rows[0][c], (dict, list))]
-    lines = [[r.get(c, "") for c in columns] for r in rows]
-    return (
-        "## Zero-inflated negative binomial: forward and backward\n\n"
-        "128 cells × 2,000 genes, float32, interleaved.\n\n"
-        f"{table(columns, lines)}\n\n{provenance(result)}"
-    )
-
-
 SECTIONS = {
     "mnist_evidence": mnist_evidence,
     "frey_faces": frey_faces,
     "cvae_quadrants": cvae_quadrants,
     "mnist_few_labels": mnist_few_labels,
     "m2_step": m2_step,
-    "scvi": scvi,
-    "count_distributions": count_distributions,
+    **report_cells.SECTIONS,
 }
 
 

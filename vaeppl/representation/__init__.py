@@ -8,6 +8,7 @@ from .clusters import Clusterability, clusterability
 from .correlation import total_correlation
 from .fixed_factor import beta_vae_score, factor_vae_score
 from .information import mig, modularity, mutual_information
+from .mixing import BatchMixing, batch_mixing
 from .paths import interpolate, traverse
 from .prediction import DCI, dci, explicitness, sap
 from .probes import label_efficiency, linear_probe
@@ -16,8 +17,10 @@ from .scores import Score
 
 __all__ = [
     "DCI",
+    "BatchMixing",
     "Clusterability",
     "Score",
+    "batch_mixing",
     "beta_vae_score",
     "clusterability",
     "dci",

@@ -4,10 +4,10 @@ One tenth of the cells, drawn by ``RandomState(0)``, is the test; all others are
 likelihood is a mean over 1,000 importance samples a cell; clusters are k-means of the posterior
 means of all cells, against the cell types. The settings were chosen on a ninth of the training
 cells (``--choose``), never on the test. A fit is short: what is stopped starts again, and finished
-figures are kept in results/scvi.json.
+figures are kept in results/single_cell.json.
 
-    python benchmarks/scvi.py
-    python benchmarks/scvi.py --data zeisel3 --seeds 0 1 2 3 4 --epochs 120 400
+    python benchmarks/single_cell.py
+    python benchmarks/single_cell.py --data zeisel3 --seeds 0 1 2 3 4 --epochs 120 400
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def clusters(z: torch.Tensor, types: torch.Tensor) -> dict[str, float]:
 
 def is_done(*key: Any) -> bool:
     """Tell whether the figures stand in the results already."""
-    path = RESULTS / "scvi.json"
+    path = RESULTS / "single_cell.json"
     rows = read_json(path)["rows"] if path.exists() else []
     return key in {tuple(row[k] for k in KEY) for row in rows}
 
@@ -124,7 +124,7 @@ def main() -> None:
                     row = figures(name, story, epochs, seed, given)
                     print(row, flush=True)
                     if not given.choose:
-                        save("scvi", [row], key=KEY)
+                        save("single_cell", [row], key=KEY)
 
 
 if __name__ == "__main__":
