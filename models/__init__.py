@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from .cvae import CVAE as CVAE
     from .cvae import Regression as Regression
+    from .factor_analysis import FactorAnalysis as FactorAnalysis
+    from .gpvae import GPVAE as GPVAE
+    from .gpvae import ExactGPVAE as ExactGPVAE
+    from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
+    from .ica import ICA as ICA
     from .m1 import M1 as M1
     from .m1m2 import M1M2 as M1M2
     from .m2 import M2 as M2
     from .m2 import M2Gumbel as M2Gumbel
+    from .ppca import PPCA as PPCA
     from .scvi import SCANVI as SCANVI
     from .scvi import SCVI as SCVI
+    from .sparse_coding import SparseCoding as SparseCoding
     from .vae import VAE as VAE
 
 
@@ -36,6 +43,20 @@ CATALOGUE = (
     Entry("vae", "VAE", "z ~ p(z), x ~ p(x | f(z))", "Kingma & Welling 2014; Rezende et al. 2014"),
     Entry("cvae", "CVAE", "z ~ p(z | x), y ~ p(y | f(x, z))", "Sohn, Lee & Yan 2015"),
     Entry("regression", "Regression", "y ~ p(y | f(x)), no latent", "baseline of CVAE", "cvae"),
+    Entry("gpvae", "GPVAE", "u ~ N(0, I), z ~ N(V(w) u, d), x ~ p(x | f(z))", "Casale et al. 2018"),
+    Entry(
+        "gpvae_exact",
+        "ExactGPVAE",
+        "z ~ GP(0, k(w, w') + α), x ~ p(x | f(z))",
+        "Casale et al. 2018",
+        "gpvae",
+    ),
+    Entry(
+        "hierarchical_vae",
+        "HierarchicalVAE",
+        "z_L ~ p(z), …, z_1 ~ p(z_1 | z_2), x ~ p(x | f(z_1))",
+        "Rezende et al. 2014; Sønderby et al. 2016",
+    ),
     Entry("m1", "M1", "a VAE whose latents feed a classifier", "Kingma et al. 2014"),
     Entry(
         "m2", "M2", "y ~ p(y), z ~ p(z), x ~ p(x | f(y, z)), y partly latent", "Kingma et al. 2014"
@@ -44,11 +65,28 @@ CATALOGUE = (
     Entry("m1m2", "M1M2", "y, v above z above x, y partly latent", "Kingma et al. 2014"),
     Entry("scvi", "SCVI", "z, log ℓ ~ normal, x ~ ZINB(ℓ softmax f(z), θ, π)", "Lopez et al. 2018"),
     Entry("scanvi", "SCANVI", "y ~ p(y), z ~ p(z | y), then as SCVI", "Xu et al. 2021", "scvi"),
+    Entry("ppca", "PPCA", "z ~ N(0, I), x ~ N(W z + b, σ² I)", "Tipping & Bishop 1999"),
+    Entry(
+        "factor_analysis",
+        "FactorAnalysis",
+        "z ~ N(0, I), x ~ N(W z + b, diag σ²)",
+        "Rubin & Thayer 1982",
+    ),
+    Entry("ica", "ICA", "s ~ Laplace, x ~ N(A s + b, σ² I)", "Comon 1994; Girolami 2001"),
+    Entry(
+        "sparse_coding",
+        "SparseCoding",
+        "z ~ Laplace, x ~ N(Φ z + b, σ² I), Φ overcomplete",
+        "Olshausen & Field 1997",
+    ),
 )
 
 __all__ = [
     "CATALOGUE",
     "CVAE",
+    "GPVAE",
+    "ICA",
+    "PPCA",
     "SCANVI",
     "SCVI",
     "VAE",
@@ -56,8 +94,12 @@ __all__ = [
     "M1M2",
     "M2",
     "Entry",
+    "ExactGPVAE",
+    "FactorAnalysis",
+    "HierarchicalVAE",
     "M2Gumbel",
     "Regression",
+    "SparseCoding",
 ]
 
 

@@ -330,7 +330,7 @@ BAD_STORIES = {
     ),
     "forgotten to_event on the data": (
         as_many_columns_as_rows, as_many_guide, X8,
-        r"'x' of the model has batch shape \(8, 8\) but stands in 1 plate: .*call .to_event\(1\)",
+        r"'x' of the model has batch shape \(8, 8\) but stands in 1 plate; .*call .to_event\(1\)",
     ),
     "plates of other sizes": (
         good_model, own_plate(500), X2,

@@ -140,7 +140,7 @@ def test_output_dim_leaves_no_trace():
     ("make", "message"),
     [
         (lambda: MLP(4, 2, activation="rellu"), "unknown activation 'rellu': did you mean 'relu'"),
-        (lambda: MLP(4, 2, norm="batch"), "unknown norm 'batch'"),
+        (lambda: MLP(4, 2, norm="bach"), "unknown norm 'bach': did you mean 'batch'"),
         (
             lambda: MLP(4, 2, hidden=(3, 0)),
             r"at least one unit; the sizes given are \(4, 3, 0, 2\)",
@@ -153,6 +153,19 @@ def test_output_dim_leaves_no_trace():
 def test_constructors_say_what_is_wrong(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_batch_norm_is_over_all_leading_dimensions_and_spares_a_single_row():
+    norm = nets.BatchNorm(4)
+    plain = nn.BatchNorm1d(4)
+    x = 3 + 2 * torch.randn(7, 5, 4)
+    assert torch.equal(norm(x), plain(x.reshape(35, 4)).reshape(7, 5, 4))
+    # As wide as the batch, so that a plain BatchNorm1d would normalise the wrong dimension.
+    square = torch.randn(6, 4, 4)
+    assert torch.equal(norm(square), plain(square.reshape(24, 4)).reshape(6, 4, 4))
+    running = norm.running_mean.clone()
+    alone = norm(x[:1, 0])
+    assert torch.allclose(alone, norm.eval()(x[:1, 0])) and torch.equal(norm.running_mean, running)
 
 
 def test_joint_is_an_mlp_of_the_concatenation():

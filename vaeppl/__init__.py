@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from . import data as data
     from . import errors as errors
     from . import estimators as estimators
+    from . import gp as gp
     from . import guides as guides
     from . import likelihoods as likelihoods
+    from . import linear as linear
     from . import models as models
     from . import nets as nets
     from . import plots as plots
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from . import representation as representation
     from . import singlecell as singlecell
     from .catalogue import likelihood_for as likelihood_for
+    from .comparison import compare_estimators as compare_estimators
     from .fitted import Fit as Fit
     from .fitted import load as load
     from .model import Model as Model
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from .reading.scoring import classification_report as classification_report
     from .reading.scoring import confusion as confusion
     from .training.fit import fit as fit
+    from .training.solved import as_fit as as_fit
 
 # Where each public name lives. They are imported when first used, so that `import vaeppl` is quick.
 _HOME = {
@@ -54,8 +58,10 @@ _HOME = {
     "Model": "model",
     "active_units": "reading.evidence",
     "analogies": "reading.analogies",
+    "as_fit": "training.solved",
     "calibration": "reading.scoring",
     "calibration_error": "reading.scoring",
+    "compare_estimators": "comparison",
     "classification_report": "reading.scoring",
     "confusion": "reading.scoring",
     "elbo": "reading.evidence",
@@ -81,8 +87,10 @@ _MODULES = (
     "data",
     "errors",
     "estimators",
+    "gp",
     "guides",
     "likelihoods",
+    "linear",
     "models",
     "nets",
     "plots",

@@ -106,6 +106,9 @@ def fit(
     accelerator: Annotated[str, typer.Option(help="cpu, gpu or auto.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many devices.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ...")] = "32-true",
+    compile: Annotated[
+        str, typer.Option(help="Compile the training step: auto (long runs), true or false.")
+    ] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Fit a model to data, and write the run into a folder."""
@@ -116,11 +119,14 @@ def fit(
     if labels_per_class is not None:
         rows = rows.few_labels("y", per_class=labels_per_class, seed=seed)
     arguments = _pairs(settings)
-    if likelihood is not None:
-        arguments["likelihood"] = _named(likelihoods.get, likelihood)
     if prior is not None:
         arguments["prior"] = _named(priors.get, prior)
     cls = catalogue.find(model)
+    if likelihood is not None:
+        has_own_names = "likelihood" not in cls.likelihood_columns
+        arguments["likelihood"] = (
+            likelihood if has_own_names else _named(likelihoods.get, likelihood)
+        )
     story = catalogue.build_for(cls, rows.train, arguments)
     if "likelihood" not in arguments and hasattr(story, "likelihood"):
         console.print(f"likelihood chosen from the data: {story.likelihood}", soft_wrap=True)
@@ -145,6 +151,7 @@ def fit(
         accelerator=accelerator,
         devices=devices,
         precision=precision,
+        compile=_value(compile),
         progress=not quiet,
     )
     console.print(str(result), soft_wrap=True)
@@ -227,6 +234,86 @@ def plot(
         console.print(str(path), soft_wrap=True)
 
 
+@app.command("compare-estimators")
+def compare_estimators(
+    model: Annotated[str, typer.Argument(help="A name (see `vaeppl models`), or FILE.py:Class.")],
+    data: Annotated[str, typer.Option(help="A name (see `vaeppl data`), or a file.")] = "digits",
+    estimators: Annotated[
+        str | None, typer.Option(help="Names, by commas (see `vaeppl estimators`).")
+    ] = None,
+    num_particles: Annotated[str, typer.Option(help="Draws for each row; several: 1,8,64.")] = "8",
+    mode: Annotated[
+        str, typer.Option(help="frozen (at one set of weights), trained (fits), or both.")
+    ] = "trained",
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 50,
+    seeds: Annotated[int, typer.Option(help="Fits by each estimator.")] = 5,
+    jobs: Annotated[int, typer.Option(help="Fits side by side.")] = 1,
+    repeats: Annotated[int, typer.Option(help="Gradients at the frozen weights.")] = 100,
+    seed: Annotated[int, typer.Option(help="Fixes draws and splits.")] = 0,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and pictures.")] = None,
+    settings: Settings = None,
+    data_options: DataOptions = None,
+    columns: Columns = None,
+) -> None:
+    """Compare estimators of the evidence bound: which trains this model best, and why."""
+    from . import catalogue
+    from .comparison import DEFAULT
+    from .comparison import compare_estimators as compare
+    from .plots.estimators import save_comparison
+    from .training.fit import fit as fit_model
+
+    if mode not in ("frozen", "trained", "both"):
+        raise typer.BadParameter(f"--mode is frozen, trained or both; given {mode!r}")
+    rows = _load_data(data, data_options, columns)
+    cls = catalogue.find(model)
+    names = DEFAULT if estimators is None else [e.strip() for e in estimators.split(",")]
+    try:
+        counts = [int(k) for k in num_particles.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--num-particles takes whole numbers by commas; given {num_particles!r}"
+        ) from None
+    common: dict[str, Any] = {
+        "estimators": names,
+        "num_particles": counts if len(counts) > 1 else counts[0],
+        "seed": seed,
+        "progress": _shows(),
+    }
+    found = []
+    if mode != "trained":
+        # At weights half way: neither those of the start nor those of one estimator's end.
+        story = catalogue.build_for(cls, rows.train, _pairs(settings))
+        half = fit_model(story, rows, epochs=max(1, epochs // 2), seed=seed, lr=lr, progress=False)
+        found.append(compare(half, rows, repeats=repeats, **common))
+    if mode != "frozen":
+        story = catalogue.build_for(cls, rows.train, _pairs(settings))
+        found.append(
+            compare(
+                story, rows, mode="trained", epochs=epochs, lr=lr, seeds=seeds, jobs=jobs, **common
+            )
+        )
+    for one in found:
+        console.print(one.to_rich())
+        if out is not None:
+            one.save(out)
+            for path in save_comparison(one, out):
+                console.print(str(path), soft_wrap=True)
+    if out is not None:
+        console.print(f"written: {out}", soft_wrap=True)
+
+
+@app.command("estimators")
+def list_estimators() -> None:
+    """List the estimators of the evidence bound, and what each is good for."""
+    from . import estimators as known
+
+    table = Table("name", "account", show_lines=True)
+    for name in known.available():
+        table.add_row(name, known.about(name))
+    console.print(table)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
@@ -262,11 +349,13 @@ def demo(
         console.print(f"  {path}", soft_wrap=True)
 
 
-def _load_data(source: str, options: list[str] | None, columns: list[str] | None) -> Data:
+def _load_data(
+    source: str, options: list[str] | None, columns: list[str] | None, **like: Any
+) -> Data:
     from .data import as_data
 
     chosen = {k: _listed(v) for k, v in (_split(c, "--column") for c in columns or [])}
-    return as_data(source, columns=chosen or None, **_pairs(options, "--data-option"))
+    return as_data(source, columns=chosen or None, **like, **_pairs(options, "--data-option"))
 
 
 def _load_run(
@@ -294,7 +383,9 @@ def _load_run(
         classes = {config["model"]["config"]["class"]: cls}
     result = load(run, classes=classes)
     if data is not None:
-        rows = _load_data(data, options, columns)
+        # Levels and genes have the codes and the order of the cells that were fitted.
+        like = {"like": result.schema, "optional": result.pair.partly_observed}
+        rows = _load_data(data, options, columns, **(like if data.endswith(".h5ad") else {}))
     elif config["data"].get("origin"):
         rows = from_origin(config["data"]["origin"])
     else:

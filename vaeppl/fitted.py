@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .config import build, opaque_arguments
 from .data import as_data, from_origin
+from .data.annotated import from_anndata, is_anndata
+from .data.schema import Schema, schema_from_json, schema_of, schema_to_json
 from .errors import CheckpointError
 from .files import load_state, read_json, read_tensors, write_json, write_tensors, write_whole
 from .model import Model
@@ -27,11 +29,15 @@ __all__ = ["Fit", "RunFolder", "load"]
 
 
 class RunFolder:
-    """The files of a run: config.json, history.csv, weights.safetensors, checkpoints/, plots/."""
+    """The files of a run: config.json, history.csv, weights.safetensors, checkpoints/, plots/.
+
+    Where the columns have names (genes, levels of a factor), they are in columns.json.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.json"
+        self.columns = path / "columns.json"
         self.history = path / "history.csv"
         self.weights = path / "weights.safetensors"
         self.checkpoints = path / "checkpoints"
@@ -70,10 +76,17 @@ class Fit:
         The epoch whose weights these are, with ``patience``; else the last one.
     config : dict
         How the fit was made.
+    schema : dict of str to Named
+        What is called how in the columns that were fitted: genes, levels of a factor.
     """
 
     def __init__(
-        self, pair: Pair, state: State, config: dict[str, Any], train: Data | None = None
+        self,
+        pair: Pair,
+        state: State,
+        config: dict[str, Any],
+        train: Data | None = None,
+        schema: Schema | None = None,
     ) -> None:
         self.pair = pair
         self.config = config
@@ -82,6 +95,9 @@ class Fit:
         self._records = state.history
         self._classifiers: dict[tuple[str, int], LatentClassifier] = {}
         self.train = train
+        self.schema = dict(schema or {})
+        if train is not None and schema is None:
+            self.schema = schema_of(train, pair.columns)
 
     @property
     def model(self) -> Any:
@@ -115,6 +131,8 @@ class Fit:
         folder = RunFolder(Path(path))
         write_tensors(folder.weights, self.pair.state_dict())
         write_whole(folder.history, lambda p: self.history.to_csv(p))
+        if self.schema:
+            write_json(folder.columns, schema_to_json(self.schema))
         folder.write_config(
             {**self.config, "result": {"stopped": self.stopped, "best_epoch": self.best_epoch}}
         )
@@ -200,6 +218,8 @@ class Fit:
 
     def _rows(self, data: Any) -> Any:
         """Return the rows given, or those that were fitted (a loaded fit reads them again)."""
+        if is_anndata(data):
+            return from_anndata(data, like=self.schema, optional=self.pair.partly_observed)
         if data is not None:
             return data
         if self.train is None:
@@ -255,7 +275,8 @@ def load(
         _run_once(pair, data)
     load_state(pair, tensors, str(folder.weights))
     pair.eval()
-    return Fit(pair, _state(folder, config), config)
+    schema = schema_from_json(read_json(folder.columns)) if folder.columns.is_file() else {}
+    return Fit(pair, _state(folder, config), config, schema=schema)
 
 
 def _build_model(config: dict[str, Any], folder: RunFolder, classes: Any) -> Any:

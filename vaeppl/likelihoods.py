@@ -320,9 +320,9 @@ class NegativeBinomial(_Counts):
     def distribution(self, log_mean: Tensor, *log_theta: Tensor) -> TorchDistribution:  # type: ignore[override]
         """Return the negative binomial of mean μ and inverse dispersion θ."""
         raw = log_theta[0] if log_theta else self.log_theta
-        log_t = raw.clamp(-LOG_RATE_CEILING, LOG_RATE_CEILING)
-        logits = log_mean.clamp(max=LOG_RATE_CEILING) - log_t
-        return distributions.NegativeBinomial(log_t.exp(), logits=logits)
+        theta = raw.clamp(-LOG_RATE_CEILING, LOG_RATE_CEILING).exp()
+        log_mu = log_mean.clamp(max=LOG_RATE_CEILING)
+        return distributions.NegativeBinomial(theta, log_mean=log_mu)
 
 
 class Categorical(Likelihood):

@@ -141,6 +141,12 @@ class Model(Configurable, PyroModule):
         Columns that are latent in the rows where they are missing (a label that is -1 or NaN).
         Such rows are handed over apart from the others, without the column: so ``model`` observes
         it with ``obs=y``, and ``guide`` draws it ``if y is None``.
+    given_columns : tuple of str
+        Columns that an object of the class takes beside the arguments of its methods, as
+        ``**columns``: those that a kernel is on, say. They are given, and never drawn.
+    couples_rows : bool
+        Whether the rows depend on each other given the latents outside their plate. Then all of
+        them must be at hand at once, and there is no ELBO or evidence of a single row.
 
     A model may have a method ``check_data(data)`` of its own, which raises a ``ColumnError``: it is
     called before a fit, after the columns were checked.
@@ -161,6 +167,8 @@ class Model(Configurable, PyroModule):
 
     takes_missing: bool = False
     partly_observed: tuple[str, ...] = ()
+    given_columns: tuple[str, ...] = ()
+    couples_rows: bool = False
     likelihood_columns: Mapping[str, str] = MappingProxyType({"likelihood": "x"})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -182,7 +190,7 @@ class Model(Configurable, PyroModule):
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that ``model`` takes, in order."""
-        return column_names(self.model)
+        return (*column_names(self.model), *self.given_columns)
 
     def draw_initial_weights(self, seed: int) -> bool:
         """Draw the initial weights again, from ``seed``, if they are still as constructed.

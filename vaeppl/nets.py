@@ -17,6 +17,7 @@ from .errors import unknown_name
 
 __all__ = [
     "MLP",
+    "BatchNorm",
     "Concatenate",
     "ConvDecoder",
     "ConvEncoder",
@@ -66,6 +67,33 @@ def output_dim(network: nn.Module, in_dim: int) -> int:
     return int(out.shape[-1])
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation over the last dimension, whatever dimensions are to the left.
+
+    Statistics are those of all rows and particles together; a single row, which has none, is
+    normalised by the running ones.
+
+    Examples
+    --------
+    >>> import torch
+    >>> BatchNorm(4)(torch.randn(3, 5, 4)).square().mean().round(decimals=2).item()
+    1.0
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(..., num_features)``."""
+        flat = x.reshape(-1, x.shape[-1])
+        if len(flat) > 1 or not self.training:
+            return super().forward(flat).reshape(x.shape)
+        mean, variance = self.running_mean, self.running_var
+        return F.batch_norm(flat, mean, variance, self.weight, self.bias, eps=self.eps).reshape(
+            x.shape
+        )
+
+
+_NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "batch": BatchNorm}
+
+
 class MLP(Configurable, nn.Module):
     """A multilayer perceptron over the last dimension, ``(..., in_dim) -> (..., out_dim)``.
 
@@ -79,8 +107,9 @@ class MLP(Configurable, nn.Module):
         ``"relu"``, ``"tanh"``, ``"softplus"``, ``"elu"``, ``"gelu"``, ``"silu"``,
         ``"leaky_relu"`` or ``"sigmoid"``.
     norm
-        ``"layer"`` puts a LayerNorm before each activation; ``None`` puts none. (Batch
-        normalisation couples the rows of a batch, and is not offered here.)
+        What stands before each activation: ``"layer"``, a LayerNorm; ``"batch"``, a
+        :class:`BatchNorm`; ``None``, nothing. Batch normalisation couples the rows of a batch while
+        training, so that the objective is no sum over rows then; what is read of a fit is.
     dropout
         Probability of dropping a hidden unit while training.
     activate_last
@@ -105,8 +134,8 @@ class MLP(Configurable, nn.Module):
         activate_last: bool = False,
     ) -> None:
         super().__init__()
-        if norm not in (None, "layer"):
-            raise ValueError(unknown_name("norm", str(norm), ["layer"]))
+        if norm is not None and norm not in _NORMS:
+            raise ValueError(unknown_name("norm", str(norm), _NORMS))
         sizes = (in_dim, *hidden, out_dim)
         if min(sizes) < 1:
             raise ValueError(f"every layer needs at least one unit; the sizes given are {sizes}")
@@ -114,7 +143,7 @@ class MLP(Configurable, nn.Module):
         for i, (a, b) in enumerate(pairwise(sizes)):
             layers.append(nn.Linear(a, b))
             if i < len(hidden) or activate_last:
-                layers += [nn.LayerNorm(b)] if norm == "layer" else []
+                layers += [_NORMS[norm](b)] if norm is not None else []
                 layers.append(_activation(activation))
                 layers += [nn.Dropout(dropout)] if dropout else []
         self.layers = nn.Sequential(*layers)
@@ -243,13 +272,19 @@ def joint_feature_net(
     return Joint(in_dims, hidden[-1], **options)
 
 
-def feature_net(in_dim: int, hidden: Sequence[int], activation: str = "relu") -> nn.Module:
-    """Return an encoder that ends in features: an MLP, or the identity where there is no layer."""
+def feature_net(
+    in_dim: int, hidden: Sequence[int], activation: str = "relu", **options: Any
+) -> nn.Module:
+    """Return an encoder that ends in features: an MLP, or the identity where there is no layer.
+
+    Other options are those of :class:`MLP`: ``norm`` and ``dropout``.
+    """
     if isinstance(hidden, int):
         raise TypeError(f"hidden is a sequence of sizes, ({hidden},) for one layer; given {hidden}")
     if not hidden:
         return nn.Identity()
-    return MLP(in_dim, hidden[-1], hidden=hidden[:-1], activation=activation, activate_last=True)
+    options = {"hidden": hidden[:-1], "activation": activation, "activate_last": True, **options}
+    return MLP(in_dim, hidden[-1], **options)
 
 
 class ConvEncoder(Configurable, nn.Module):

@@ -74,7 +74,9 @@ class Pair(nn.Module):
             )
         self.source = (model,) if guide is None else (model, guide)
         story, q = (model.model, model.guide) if guide is None else (model, guide)
-        self.columns: tuple[str, ...] = column_names(_function(story))
+        own = column_names(_function(story))
+        self.given: tuple[str, ...] = tuple(getattr(model, "given_columns", ()))
+        self.columns: tuple[str, ...] = (*own, *self.given)
         theirs = column_names(_function(q))
         if not _takes_any(q) and set(theirs) != set(self.columns):
             raise StoryError(
@@ -99,13 +101,16 @@ class Pair(nn.Module):
     @property
     def required(self) -> tuple[str, ...]:
         """Columns that the model cannot do without: its arguments that have no default."""
-        return tuple(c for c in self.columns if _has_no_default(self.model, c))
+        return tuple(c for c in self.columns if c in self.given or _has_no_default(self.model, c))
 
     @property
     def required_to_fit(self) -> tuple[str, ...]:
         """Columns that the model or the guide cannot do without."""
-        stories = (self.model, self.guide)
-        return tuple(c for c in self.columns if any(_has_no_default(s, c) for s in stories))
+        return tuple(
+            c
+            for c in self.columns
+            if c in self.given or any(_has_no_default(s, c) for s in (self.model, self.guide))
+        )
 
     @property
     def takes_missing(self) -> bool:
@@ -116,6 +121,11 @@ class Pair(nn.Module):
     def partly_observed(self) -> tuple[str, ...]:
         """Columns that are latent in the rows where they are missing."""
         return tuple(getattr(self.source[0], "partly_observed", ()))
+
+    @property
+    def couples_rows(self) -> bool:
+        """Whether rows depend on each other, so that all of them must be at hand at once."""
+        return bool(getattr(self.source[0], "couples_rows", False))
 
     @contextmanager
     def active(

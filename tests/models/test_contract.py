@@ -12,7 +12,19 @@ import vaeppl.strata
 from vaeppl import likelihoods, priors
 from vaeppl.catalogue import entries
 from vaeppl.estimators.elbo import is_beside_the_story, sample_sites
-from vaeppl.models import CVAE, M1, M1M2, M2, SCANVI, SCVI, VAE, M2Gumbel, Regression
+from vaeppl.models import (
+    CVAE,
+    GPVAE,
+    M1,
+    M1M2,
+    M2,
+    SCANVI,
+    SCVI,
+    VAE,
+    ExactGPVAE,
+    M2Gumbel,
+    Regression,
+)
 from vaeppl.pair import Pair
 from vaeppl.reading.tracing import is_variable, latents
 
@@ -74,12 +86,25 @@ def small_models():
         typed = {**batches, "y": labels}
         yield f"scanvi-{kind}-labels", SCANVI.for_data(typed, latent_dim=2, **small), typed
 
+    timed = {**real, "time": torch.linspace(0, 1, 24), "object": torch.arange(24) % 3}
+    table = vaeppl.gp.Table(3, 2)
+    kernel = vaeppl.gp.On("time", "rbf", lengthscale=0.3) * vaeppl.gp.On(
+        "object", "linear", features=table
+    )
+    for name, cls in (("gpvae", GPVAE), ("gpvae_exact", ExactGPVAE)):
+        yield name, cls.for_data(timed, kernel=kernel, latent_dim=2, num_inducing=5, **small), timed
+
 
 def target(model, data):
     """Return the column that a model predicts, and the condition under which it does so."""
     if model.partly_observed or "y" not in data:
-        return "x", {c: data[c] for c in ("batch", "categorical", "continuous") if c in data}
+        return "x", {c: data[c] for c in model.columns if c in data and c not in ("x", "y")}
     return "y", {"x": data["x"]}
+
+
+def readable(model, data):
+    """Return the story with its rows apart, where they depend on each other."""
+    return model.rows_apart(data) if model.couples_rows else model
 
 
 def parts(model, data):
@@ -120,7 +145,7 @@ def test_sites_match_and_bear_the_names_of_columns(name):
 
 def test_rows_do_not_leak_into_each_other(name):
     model, data = MODELS[name]
-    pair = Pair(model)
+    pair = Pair(readable(model, data))
 
     def log_prob(columns):
         with pair.active(), torch.no_grad():
@@ -155,6 +180,7 @@ def test_sampling_scoring_and_reading_have_the_right_shapes(name):
     column, given = target(model, data)
     draws = vaeppl.sample(model, 7, given={c: v[:7] for c, v in given.items()} or None)
     assert draws[column].shape == (7, 6)
+    model = readable(model, data)
     assert vaeppl.reconstruct(model, data)[column].shape == (24, 6)
     assert vaeppl.posterior_predictive(model, data, num_samples=2)[column].shape == (2, 24, 6)
     encoded = vaeppl.encode(model, data)
@@ -171,6 +197,7 @@ def test_draws_from_the_model_are_data_that_it_accepts(name):
 
 def test_the_evidence_lies_above_the_elbo(name):
     model, data = MODELS[name]
+    model = readable(model, data)
     report = vaeppl.evidence(model, data, num_particles=200)
     assert (report.rows["log_evidence"] >= report.rows["elbo"] - 1e-6).all()
     bound = vaeppl.elbo(model, data, num_particles=200)
@@ -181,7 +208,8 @@ def test_the_evidence_lies_above_the_elbo(name):
 
 def test_a_fit_saves_and_loads(name, tmp_path):
     model, data = MODELS[name]
-    fit = vaeppl.fit(model, data, epochs=1, batch_size=10, progress=False, out=tmp_path / "run")
+    size = 24 if model.couples_rows else 10
+    fit = vaeppl.fit(model, data, epochs=1, batch_size=size, progress=False, out=tmp_path / "run")
     again = vaeppl.load(tmp_path / "run")
     column, given = target(model, data)
     options = {"given": given or None, "data": data}

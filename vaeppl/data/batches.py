@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from .dataset import Data
 from .errors import DataError
 
 __all__ = ["Batch", "minibatches"]
+
+_VALUES_AT_ONCE = 1 << 16
 
 
 class Batch(NamedTuple):
@@ -100,10 +103,19 @@ def _batches(
     noise = generator_on(place, generator) if data.has_transforms else None
     # Rows are looked up where the columns are, so the index is there in one piece beforehand.
     near = order.to(data.device)
-    for index, rows in zip(
-        torch.split(order, batch_size), torch.split(near, batch_size), strict=True
-    ):
-        yield Batch(index, data._read(rows, place, noise))
+    several = 1 if data.has_transforms else _batches_at_once(data, batch_size)
+    for first in range(0, len(order), several * batch_size):
+        last = first + several * batch_size
+        values = data._read(near[first:last], place, noise)
+        parts = {name: v.split(batch_size) for name, v in values.items()}
+        for number, index in enumerate(order[first:last].split(batch_size)):
+            yield Batch(index, {name: part[number] for name, part in parts.items()})
+
+
+def _batches_at_once(data: Data, batch_size: int) -> int:
+    """Return how many small batches are read in one go, as each reading has a cost of its own."""
+    width = sum(math.prod(data.shape(name)) for name in data)
+    return max(1, _VALUES_AT_ONCE // max(1, batch_size * width))
 
 
 def _order(n: int, shuffle: bool, generator: torch.Generator | None) -> Tensor:

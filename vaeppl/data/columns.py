@@ -92,6 +92,10 @@ class Column:
         One a component, when their kinds are to be inferred.
     image : tuple of int, optional
         Height and width, when a row is a picture.
+    layer : str, optional
+        The layer of an AnnData from which it was read.
+    note : str
+        What a message should add where the values are not of the kind that is asked for.
     """
 
     store: Any
@@ -101,6 +105,8 @@ class Column:
     fields: tuple[Field, ...] | None = None
     names: tuple[str, ...] | None = None
     image: tuple[int, int] | None = None
+    layer: str | None = None
+    note: str = ""
 
     @property
     def resident(self) -> bool:

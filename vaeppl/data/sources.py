@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from .annotated import from_anndata
+from .annotated import OnDisk, from_anndata, is_anndata
 from .dataset import Data
 from .download import open_npz
 from .errors import DataError, did_you_mean
@@ -39,8 +39,8 @@ def as_data(
         a data set (see `available`). A `Data` is returned as it is.
     columns : mapping or sequence of str, optional
         Which columns to use. For tables, a mapping from column name to one or several columns of
-        the table, as in `from_frame`; otherwise a mapping ``{new name: old name}``, or a sequence
-        of names to keep.
+        the table, as in `from_frame`, and for AnnData likewise to columns of ``adata.obs``;
+        otherwise a mapping ``{new name: old name}``, or a sequence of names to keep.
     dtype : torch.dtype, optional
         Floating type of the values, as in `Data`.
     **options
@@ -70,8 +70,8 @@ def as_data(
         return Data(_choose_keys(source, columns), dtype=dtype)
     if _is(source, "pandas", "DataFrame"):
         return from_frame(source, columns, dtype=dtype, **options)
-    if _is(source, "anndata", "AnnData"):
-        return _choose(from_anndata(source, dtype=dtype, **options), columns)
+    if is_anndata(source):
+        return _from_anndata(source, columns, dtype, options)
     if isinstance(source, (str, os.PathLike)):
         data = _from_text(source, columns, dtype, options)
         data._origin = _origin(source, columns, options)
@@ -164,11 +164,25 @@ def _read_h5ad(
 ) -> Data:
     import anndata
 
-    mode = "r" if options.pop("backed", False) else None
-    adata = _guarded(path, lambda: anndata.read_h5ad(path, backed=mode))
-    data = from_anndata(adata, dtype=dtype, **options)
+    read = OnDisk if options.get("backed") else anndata.read_h5ad
+    options = {name: value for name, value in options.items() if name != "backed"}
+    data = _from_anndata(_guarded(path, lambda: read(path)), columns, dtype, options)
     data.name = path.stem
-    return _choose(data, columns)
+    return data
+
+
+def _from_anndata(
+    adata: Any, columns: Any, dtype: torch.dtype | None, options: dict[str, Any]
+) -> Data:
+    """Read a matrix and columns of ``adata.obs``, which may be named as those of a table are."""
+    if isinstance(columns, Mapping):
+        obs = dict(options.get("obs") or {})
+        read = (options.get("x", "x"), *obs)
+        new = {name: c for name, c in columns.items() if not isinstance(c, str) or c not in read}
+        options = {**options, "obs": {**obs, **new}}
+        renamed = {name: c for name, c in columns.items() if name not in new}
+        columns = {**renamed, **{name: name for name in new}} if renamed else None
+    return _choose(from_anndata(adata, dtype=dtype, **options), columns)
 
 
 def _guarded(path: Path, read: Callable[[], Any]) -> Any:

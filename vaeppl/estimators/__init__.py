@@ -2,7 +2,47 @@
 
 from __future__ import annotations
 
+from .adversarial import Adversarial, FactorTC
 from .elbo import ELBO
-from .registry import Estimator, about, available, enumerates, get
+from .evolution import EvolutionStrategies
+from .graph import TraceGraph
+from .importance import CIWAE, IWAE, MIWAE, VIMCO, Renyi, VRMax
+from .particles import ParticleEstimator
+from .pathwise import PIWAE, STL, DReG, DReGWakeSleep, TailAdaptive
+from .registry import Estimator, about, available, bounds_evidence, enumerates, get, options
+from .regularised import DIP, MMD, BetaTC, Capacity
+from .tvo import TVO
+from .wake_sleep import WakeSleep
 
-__all__ = ["ELBO", "Estimator", "about", "available", "enumerates", "get"]
+__all__ = [
+    "CIWAE",
+    "DIP",
+    "ELBO",
+    "IWAE",
+    "MIWAE",
+    "MMD",
+    "PIWAE",
+    "STL",
+    "TVO",
+    "VIMCO",
+    "Adversarial",
+    "BetaTC",
+    "Capacity",
+    "DReG",
+    "DReGWakeSleep",
+    "Estimator",
+    "EvolutionStrategies",
+    "FactorTC",
+    "ParticleEstimator",
+    "Renyi",
+    "TailAdaptive",
+    "TraceGraph",
+    "VRMax",
+    "WakeSleep",
+    "about",
+    "available",
+    "bounds_evidence",
+    "enumerates",
+    "get",
+    "options",
+]

@@ -1,8 +1,11 @@
 """Pictures of a fit: how it went, what the story draws, what latents and labels tell."""
 
+from .cells import mean_variance, volcano, zero_fractions
 from .checks import evidence, posterior_predictive_check
 from .curves import learning_curve
+from .estimators import bias_variance, estimator_curves, evidence_gaps, signal_to_noise
 from .files import save_all
+from .gp import covariance, latent_paths, predictions
 from .images import manifold, reconstructions, samples
 from .labels import analogies, calibration, confusion
 from .latent import active_units, embedding
@@ -11,18 +14,28 @@ from .representation import factor_matrix, interpolations, label_efficiency, tra
 __all__ = [
     "active_units",
     "analogies",
+    "bias_variance",
     "calibration",
     "confusion",
+    "covariance",
     "embedding",
+    "estimator_curves",
     "evidence",
+    "evidence_gaps",
     "factor_matrix",
     "interpolations",
     "label_efficiency",
+    "latent_paths",
     "learning_curve",
     "manifold",
+    "mean_variance",
     "posterior_predictive_check",
+    "predictions",
     "reconstructions",
     "samples",
     "save_all",
+    "signal_to_noise",
     "traversals",
+    "volcano",
+    "zero_fractions",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..data import Data, as_data
+from ..data.annotated import is_anndata
 from ..errors import CheckpointError, unknown_name
 from ..pair import Pair
 from ..reading.sites import observed_columns
@@ -25,6 +26,9 @@ def rows_of(fit: Any, data: Any) -> Data:
 
 def rows_or_none(fit: Any, data: Any) -> Data | None:
     """Return the rows given, or those that were fitted, or None: a loaded fit holds none."""
+    if is_anndata(data) and hasattr(fit, "schema"):
+        rows = fit._rows(data)  # in the form in which the fit had its own
+        return as_data(rows)
     if data is not None:
         return as_data(data)
     rows = getattr(fit, "train", None)  # of a bare module it is a method

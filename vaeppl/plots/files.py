@@ -82,7 +82,7 @@ def _pictures_that_suit(fit: Any, rows: Data | None) -> dict[str, Callable[[], A
     if len(fit.history):
         pictures["learning_curve"] = lambda: learning_curve(fit)
     pictures["samples"] = lambda: samples(fit, data=rows)
-    if rows is None:
+    if rows is None or fit.pair.couples_rows:  # nothing can be read of such rows one by one
         return pictures
     some, few = some_rows(rows, 1000, 0), some_rows(rows, 300, 0)
     pictures["reconstructions"] = lambda: reconstructions(fit, rows)

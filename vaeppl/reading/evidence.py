@@ -132,10 +132,19 @@ class ELBOReport(_Report):
         """Mean KL per row."""
         return self._mean_se("kl")[0]
 
+    @property
+    def site_kl(self) -> dict[str, float]:
+        """Mean KL per row of each latent site: of each layer of a hierarchical model, say."""
+        sites = (c for c in self.rows.columns if c.startswith("kl["))
+        return {column[3:-1]: float(self.rows[column].mean()) for column in sites}
+
     def __repr__(self) -> str:
+        each = self.site_kl
+        parts = " + ".join(f"{name} {kl:.2f}" for name, kl in each.items())
+        split = f" = {parts}" if len(each) > 1 else ""
         return (
-            f"ELBO = {self.mean:.2f} ± {_number(self.se)} nats/row "
-            f"(reconstruction {self.reconstruction:.2f}, KL {self.kl:.2f}; {len(self.rows)} rows)"
+            f"ELBO = {self.mean:.2f} ± {_number(self.se)} nats/row (reconstruction "
+            f"{self.reconstruction:.2f}, KL {self.kl:.2f}{split}; {len(self.rows)} rows)"
         )
 
 

@@ -64,6 +64,12 @@ class Batches:
     """
 
     def __init__(self, pair: Pair, data: Any, batch_size: int) -> None:
+        if pair.couples_rows:
+            raise StoryError(
+                f"the rows of {pair.name} depend on each other, so that nothing can be read of "
+                "them one by one; read the same story with its rows apart: "
+                "fit.model.rows_apart(data)"
+            )
         self.data = resident(pair, data)
         self.strata = strata(pair, self.data)
         self.batch_size = batch_size

@@ -14,12 +14,14 @@ from .prediction import DCI, dci, explicitness, sap
 from .probes import label_efficiency, linear_probe
 from .reports import report
 from .scores import Score
+from .unmixing import amari_distance
 
 __all__ = [
     "DCI",
     "BatchMixing",
     "Clusterability",
     "Score",
+    "amari_distance",
     "batch_mixing",
     "beta_vae_score",
     "clusterability",

@@ -123,12 +123,15 @@ def check_counts(data: Data) -> None:
             raise ColumnError(
                 f"column 'x' holds {float(values[row, gene]):g} at row {first + row}"
                 f"{entry_in_words(data, 'x', gene)}, which is no count{_why(values)}"
+                f"{data._column('x').note}"
             )
         empty += (first + (values.sum(-1) == 0).nonzero().squeeze(1)).tolist()
     if empty:
+        annotated = bool(data._column("x").note)
+        keep = "scanpy.pp.filter_cells(adata, min_counts=1)" if annotated else "data.select(rows)"
         raise ColumnError(
             f"{len(empty)} of {len(data)} cells have no count at all, the first at row {empty[0]}: "
-            "they have no library size; drop them, data.select(data['x'].sum(1) > 0)"
+            f"they have no library size; leave them out, {keep}"
         )
 
 

@@ -15,11 +15,14 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from ..data import Data, as_data
+from ..data import Data
+from ..data.kinds import component_names
+from ..data.schema import schema_of
 from ..errors import StoryError, unknown_name
 from ..pair import Batch, Pair, as_pair
 from ..reading import tracing
 from ..reading.predictive import encode
+from .annotated import cell_names, cells_of
 from .cells import unknown_level
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ ENTRIES_AT_ONCE = 2**22  # cells × genes that a pass may hold: 16 MB in float32
 
 
 def get_latent_representation(
-    source: Any, data: Any, *, n_samples: int | None = None, seed: int = 0
+    source: Any, data: Any = None, *, n_samples: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """Return the state of each cell: the posterior mean of z, or draws of it.
 
@@ -47,7 +50,8 @@ def get_latent_representation(
     source
         A :class:`~vaeppl.Fit` or a model.
     data
-        Cells, as in :func:`vaeppl.fit`; all of them are used.
+        Cells, as in :func:`vaeppl.fit`, all of which are used; or an AnnData, which is read as that
+        of the fit was; or ``None``, those that were fitted.
     n_samples
         ``None``: the mean; a number: that many draws.
     seed
@@ -64,12 +68,13 @@ def get_latent_representation(
     >>> get_latent_representation(SCVI(6, 2, hidden=(4,)), {"x": torch.ones(5, 6)}).shape
     (5, 2)
     """
-    return np.asarray(encode(source, data, num_samples=n_samples, seed=seed)["z"].cpu())
+    cells = cells_of(source, data)
+    return np.asarray(encode(source, cells, num_samples=n_samples, seed=seed)["z"].cpu())
 
 
 def get_normalized_expression(
     source: Any,
-    data: Any,
+    data: Any = None,
     *,
     transform_batch: Any = None,
     library_size: float | str = 1.0,
@@ -97,7 +102,8 @@ def get_normalized_expression(
     Returns
     -------
     pandas.DataFrame or ndarray
-        ``(N, G)`` with a column for each gene; the draws are an array ``(n_samples, N, G)``.
+        ``(N, G)`` with a column for each gene, and a line for each cell, by its name where the data
+        are an AnnData; the draws are an array ``(n_samples, N, G)``.
 
     Examples
     --------
@@ -110,7 +116,7 @@ def get_normalized_expression(
     if isinstance(library_size, str) and library_size != "latent":
         raise ValueError(unknown_name("library_size", library_size, ["latent", "a number"]))
     _check_samples(n_samples)
-    pair, cells = as_pair(source), as_data(data)
+    pair, cells = as_pair(source), cells_of(source, data)
     parts = []
     with tracing.quiet(pair, seed=seed):
         batches = tracing.batches(pair, cells, rows_at_once(cells))
@@ -122,11 +128,12 @@ def get_normalized_expression(
     if return_mean:
         import pandas as pd
 
-        return pd.DataFrame(values, columns=gene_names(cells)).rename_axis("cell")
+        table = pd.DataFrame(values, index=cell_names(data), columns=gene_names(cells))
+        return table.rename_axis("cell")
     return np.moveaxis(values, 1, 0)
 
 
-def get_denoised_counts(source: Any, data: Any, **options: Any) -> Any:
+def get_denoised_counts(source: Any, data: Any = None, **options: Any) -> Any:
     """Return what would be counted on average if no gene were missed: μ = ℓ ρ, given the counts.
 
     Parameters
@@ -149,7 +156,7 @@ def get_denoised_counts(source: Any, data: Any, **options: Any) -> Any:
 
 
 def get_latent_library_size(
-    source: Any, data: Any, *, n_samples: int = 200, level: float = 0.9, seed: int = 0
+    source: Any, data: Any = None, *, n_samples: int = 200, level: float = 0.9, seed: int = 0
 ) -> pd.DataFrame:
     """Return the posterior of each cell's library size ℓ, in counts.
 
@@ -177,7 +184,7 @@ def get_latent_library_size(
     import pandas as pd
 
     _check_samples(n_samples)
-    pair, cells = as_pair(source), as_data(data)
+    pair, cells = as_pair(source), cells_of(source, data)
     parts = []
     with tracing.quiet(pair, seed=seed):
         batches = tracing.batches(pair, cells, rows_at_once(cells))
@@ -190,7 +197,7 @@ def get_latent_library_size(
             names = ("mean", "sd", "lower", "upper", "observed")
             parts.append(dict(zip(names, columns, strict=True)))
     found = {name: values.cpu().numpy() for name, values in batches.joined(parts).items()}
-    return pd.DataFrame(found).rename_axis("cell")
+    return pd.DataFrame(found, index=cell_names(data)).rename_axis("cell")
 
 
 def shares(pair: Pair, batch: Batch, codes: Sequence[int | None]) -> Tensor:
@@ -290,8 +297,9 @@ def _code(batch: Any, levels: Sequence[str]) -> int:
 
 
 def gene_names(data: Data) -> list[str]:
-    """Return the names of the genes: those of the fields of ``x``."""
-    return [field.name for field in data.fields("x")]
+    """Return the names of the genes, without a look at the counts."""
+    known = schema_of(data, ["x"])
+    return list(known["x"].names if known else component_names("x", data._column("x")))
 
 
 def rows_at_once(data: Data) -> int:

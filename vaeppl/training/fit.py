@@ -23,6 +23,7 @@ from ..model import Model
 from ..pair import Pair, as_pair
 from ..strata import strata
 from . import schedules
+from .compiled import MODES
 from .loop import RARE_SHARE, Trainer, check_enumeration, check_weights, make_optimizer
 from .progress import ProgressBar
 from .runs import can_resume, describe_data, describe_model, restore, write_checkpoint
@@ -81,6 +82,7 @@ def fit(
     accelerator: str = "auto",
     devices: int | str = 1,
     precision: str = "32-true",
+    compile: bool | str = "auto",
     progress: bool = True,
 ) -> Fit:
     """Fit a model and its guide to data by stochastic variational inference.
@@ -142,6 +144,12 @@ def fit(
     accelerator, devices, precision
         As in Lightning Fabric: ``"cpu"``, ``"gpu"``, ``"auto"``; how many; ``"32-true"``,
         ``"bf16-mixed"``, ….
+    compile
+        Make one compiled graph of a whole step: story, gradient and optimiser. ``"auto"``: where
+        the run is long enough to pay for the seconds that it takes; ``True``, ``False``: always,
+        never. The numbers are the same but for rounding. What cannot be compiled is fitted as
+        usual, with a warning that says why: a story that reads the value of a tensor, or draws
+        random numbers of NumPy, say.
     progress
         Show epochs, ELBO, reconstruction and KL while it runs.
 
@@ -231,6 +239,7 @@ def fit(
             patience=patience,
             rare_share=rare_share,
             scaled=checked.scaled,
+            compile=compile,
         )
         if folder is not None:
             trainer.state = restore(folder, trainer) if goes_on else State()
@@ -265,6 +274,8 @@ def _check_settings(settings: dict[str, Any]) -> None:
             continue
         if not isinstance(value, (int, float)) or not value >= 0 or (above and value == 0):
             raise ValueError(f"{name} is a number {'> 0' if above else '>= 0'}; given {value!r}")
+    if settings["compile"] not in MODES:
+        raise ValueError(f"compile is True, False or 'auto'; given {settings['compile']!r}")
     if settings["resume"] and settings["out"] is None:
         raise ValueError("resume=True needs the folder of the run: give out=")
 

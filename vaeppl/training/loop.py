@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import pyro.infer
@@ -17,11 +18,11 @@ from ..data import Data, minibatches
 from ..data.columns import generator_on
 from ..errors import NonFiniteELBO, StoryError, unknown_name
 from ..estimators import ELBO, available, enumerates
-from ..estimators.elbo import without_log
-from ..model import row_count
-from ..pair import Batch, Pair
-from ..strata import globals_shared, strata
+from ..pair import Pair
+from ..strata import strata
 from . import nonfinite
+from .compiled import GraphSteps
+from .objective import TERMS, Objective, Part
 from .schedules import Schedule
 from .seeds import Stream, derived_seed, set_seed
 from .state import State
@@ -32,97 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["Objective", "Part", "Trainer", "check_enumeration", "check_weights", "make_optimizer"]
 
 RARE_SHARE = 0.2
-TERMS = ("elbo", "reconstruction", "kl", "global")
 LOOK_EVERY = {"cpu": 1}  # steps between looks at the loss; elsewhere a look stalls the device
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
-
-
-class Part(NamedTuple):
-    """Rows of a batch that have the same columns.
-
-    Attributes
-    ----------
-    columns : dict of str to Tensor
-        Their values.
-    full : int
-        Rows of the data for which they stand.
-    weight : float
-        Of their loss, where processes have unequal numbers of rows.
-    """
-
-    columns: dict[str, Tensor]
-    full: int
-    weight: float = 1.0
-
-
-class Objective(nn.Module):
-    """Minus the objective of a batch, per row of the full data: what is minimised.
-
-    Attributes
-    ----------
-    report : dict of str to 0-dim Tensor
-        Terms of the last batch, of the full data (``TERMS``); empty where there are none.
-    """
-
-    def __init__(self, pair: Pair, estimator: Any) -> None:
-        super().__init__()
-        self.pair, self.estimator = pair, estimator
-        self.report: dict[str, Tensor] = {}
-
-    def forward(self, parts: Sequence[Part], total: int, divisor: int) -> Tensor:
-        """Return the loss of a batch.
-
-        Parameters
-        ----------
-        parts
-            The rows of the batch.
-        total
-            Rows of the data.
-        divisor
-            Rows for which the ELBO stands.
-        """
-        losses = []
-        self.report = {}
-        for part in parts:
-            model, guide = self.pair.model, self.pair.guide
-            if part.full != total:
-                shared = partial(globals_shared, part.full / total)
-                model, guide = within(shared, model), within(shared, guide)
-            with row_count(part.full, total=total):
-                loss = self._loss(model, guide, part.columns)
-            losses.append(loss * part.weight)
-            if isinstance(self.estimator, ELBO):
-                for term in TERMS:
-                    value = self.estimator.report[term]
-                    self.report[term] = self.report.get(term, 0.0) + value
-        return sum(losses[1:], losses[0]) / divisor
-
-    def _loss(self, model: Any, guide: Any, columns: Batch) -> Tensor:
-        with without_log("pyro.infer.elbo"):
-            # Of some of Pyro's estimators only `loss` runs without gradients.
-            grad = torch.is_grad_enabled()
-            run = self.estimator.differentiable_loss if grad else self.estimator.loss
-            return torch.as_tensor(run(model, guide, **columns))
-
-    def terms(self, loss: Tensor, divisor: int) -> Tensor:
-        """Return the reported terms per row (``TERMS``); NaN where the estimator has no report."""
-        if self.report:
-            return torch.stack([self.report[t] for t in TERMS]) / divisor
-        return torch.stack([-loss.detach(), *[loss.new_full((), torch.nan)] * 3])
-
-
-def within(context: Callable[[], Any], story: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a story that runs inside a context."""
-
-    def wrapped(**columns: Any) -> Any:
-        with context():
-            return story(**columns)
-
-    return wrapped
 
 
 def make_optimizer(
@@ -162,6 +78,7 @@ class Trainer:
     patience: int | None
     rare_share: float = RARE_SHARE
     scaled: bool = True
+    compile: bool | str = False
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
@@ -176,6 +93,31 @@ class Trainer:
         self.objective = Objective(self.pair, self.estimator)
         self.wrapped, self.stepper = self.fabric.setup(self.objective, self.optimizer)
         self.look_every = LOOK_EVERY.get(self.fabric.device.type, 50)
+        self.graphs = self._graph_steps()
+
+    def _graph_steps(self) -> GraphSteps | None:
+        """Return what takes steps as graphs, if that is wanted and can be done."""
+        if self.compile is False:
+            return None
+        fabric = self.fabric
+        why = ""
+        if fabric.world_size > 1:
+            why = f"{fabric.world_size} processes share the rows"
+        elif fabric._precision.precision != "32-true":
+            why = f"precision is {fabric._precision.precision!r}, and it is done for '32-true'"
+        if why:
+            if self.compile is True:
+                warnings.warn(f"{self.pair.name} is fitted without compiling: {why}", stacklevel=2)
+            return None
+        return GraphSteps(
+            self.objective,
+            self.optimizer,
+            rows=self.rows,
+            clip_norm=self.clip_norm,
+            steps=self.steps_per_epoch * self.epochs,
+            epochs=self.epochs,
+            mode=self.compile,
+        )
 
     def run(self) -> Iterator[dict[str, float]]:
         """Train until the epochs are done or the held-out ELBO stops rising."""
@@ -191,36 +133,57 @@ class Trainer:
         """Run one epoch; its randomness depends on seed, epoch and rank alone."""
         epoch = self.state.epoch + 1
         set_seed(derived_seed(self.seed, Stream.DRAWS, epoch, self.fabric.global_rank))
-        self.wrapped.train()
+        self.objective.train()
         total = torch.zeros(len(TERMS), device=self.fabric.device)
         with self.pair.active(self.rows), pyro.validation_enabled(False):
             for number, (parts, share) in enumerate(self._batches(epoch), start=1):
                 self._schedule()
-                where = f"epoch {epoch}, batch {number}"
-                loss = self._loss(parts, where)
-                if number % self.look_every == 0 and not loss.isfinite():
-                    self._fail(parts, where)
-                self.fabric.backward(loss)
-                self._apply_step(parts, where)
-                terms = self.objective.terms(loss, self._divisor(parts, self.rows))
-                total += terms.to(total.dtype) * share
+                look = number % self.look_every == 0
+                self._step(parts, share, total, f"epoch {epoch}, batch {number}", look)
         self.state.epoch = epoch
         summed = torch.as_tensor(self.fabric.all_reduce(total, reduce_op="sum"))
         return self._record(epoch, summed)
 
-    def _loss(self, parts: Sequence[Part], where: str) -> Tensor:
+    def _step(
+        self, parts: Sequence[Part], share: float, total: Tensor, where: str, look: bool
+    ) -> None:
+        """Take a step, as a graph where there is one, and add its report to that of the epoch."""
+        divisor = self._divisor(parts, self.rows)
+        with self._explained(parts, where):
+            done = None
+            if self.graphs is not None:
+                done = self.graphs.take(parts, divisor, share, total, self.state.step)
+        if done is None:
+            self._eager_step(parts, share, total, where, look)
+        elif look and not bool(done if self.look_every == 1 else total[0].isfinite()):
+            self._fail(parts, where)
+        self.state.step += 1
+
+    def _eager_step(
+        self, parts: Sequence[Part], share: float, total: Tensor, where: str, look: bool
+    ) -> None:
+        divisor = self._divisor(parts, self.rows)
+        with self._explained(parts, where):
+            loss: Tensor = self.wrapped(parts, self.rows, divisor)
+        if look and not loss.isfinite():
+            self._fail(parts, where)
+        self.fabric.backward(loss)
+        self._apply_step(parts, where)
+        total += self.objective.terms(loss, divisor).to(total.dtype) * share
+
+    @contextmanager
+    def _explained(self, parts: Sequence[Part], where: str) -> Iterator[None]:
         try:
-            loss: Tensor = self.wrapped(parts, self.rows, self._divisor(parts, self.rows))
+            yield
         except (RuntimeError, ValueError) as error:
             # Some distributions refuse to be drawn from with parameters that are not finite.
             if nonfinite.bad_parameter(self.pair) is None:
                 raise
             raise NonFiniteELBO(self._why(parts, where)) from error
-        return loss
 
     def _divisor(self, parts: Sequence[Part], rows: int) -> int:
         """Return how many rows an ELBO stands for: all of them, where the plate scales it so."""
-        return rows if self.scaled else len(next(iter(parts[0].columns.values())))
+        return rows if self.scaled else next(iter(parts[0].columns.values())).shape[0]
 
     def _apply_step(self, parts: Sequence[Part], where: str) -> None:
         if self.clip_norm is not None:
@@ -229,7 +192,6 @@ class Trainer:
                 self._fail(parts, where)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
-        self.state.step += 1
 
     def _batches(self, epoch: int) -> Iterator[tuple[list[Part], float]]:
         """Yield this process's part of each batch, and its share in the report of the epoch."""
@@ -240,7 +202,7 @@ class Trainer:
             for batch in minibatches(
                 self.tables[0], self.batch_size, generator=noise, device=device
             ):
-                yield [Part(batch.columns, self.rows)], len(batch.index) / self.rows
+                yield [Part(batch.columns, self.rows)], batch.index.shape[0] / self.rows
             return
         pairs = zip(self.strata, self.sizes, strict=True)
         orders = [self._order(stratum.rows, size, noise) for stratum, size in pairs]

@@ -51,6 +51,9 @@ def seeded(*parts: int) -> Iterator[None]:
 
 def set_seed(seed: int) -> None:
     """Seed torch, NumPy and Python."""
-    torch.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.manual_seed(seed)
+    else:  # the other queues a call with its whole stack, at each epoch, for a device to come
+        torch.default_generator.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)

@@ -1,0 +1,245 @@
+"""Estimators compared: bias against variance, signal-to-noise against particles, curves."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ._style import COLOURS, GREY, axes_for, label_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "bias_variance",
+    "estimator_curves",
+    "evidence_gaps",
+    "save_comparison",
+    "signal_to_noise",
+]
+
+MARKERS = "osD^vP*Xphd<>"
+
+
+def bias_variance(comparison: Any, ax: Axes | None = None, *, group: str = "model") -> Axes:
+    """Draw each estimator's gradient: variance across, bias up, both on a log scale.
+
+    What lies below the noise of the repeats is drawn at it, hollow. For the guide the bias is the
+    distance from the ELBO's gradient, which another objective is not meant to follow.
+
+    Parameters
+    ----------
+    comparison : FrozenComparison
+        From ``vaeppl.compare_estimators(..., mode="frozen")``.
+    ax
+        Where to draw; a new figure if ``None``.
+    group
+        ``"model"`` or ``"guide"``: whose parameters.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import torch, vaeppl
+    >>> from vaeppl.models import VAE
+    >>> x = (torch.rand(50, 6) < 0.5).float()
+    >>> found = vaeppl.compare_estimators(VAE(6, 2, hidden=(4,)), {"x": x}, repeats=5)
+    >>> bias_variance(found).get_xscale()
+    'log'
+    """
+    table = _of_group(comparison, group)
+    ax = axes_for(ax, (6.0, 4.2))
+    for number, (label, line) in enumerate(table.iterrows()):
+        variance, bias, noise = (line[f"{group}_{c}"] for c in ("variance", "bias", "bias_se"))
+        seen = bias > noise
+        colour = COLOURS[number % len(COLOURS)]
+        ax.plot(
+            max(variance, 1e-12),
+            bias if seen else noise,
+            MARKERS[number % len(MARKERS)],
+            color=colour,
+            mfc=colour if seen else "none",
+            label=label,
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    aim = "log p(x)" if group == "model" else "the ELBO"
+    label_axes(
+        ax,
+        f"variance of a gradient, {group}",
+        f"distance from the gradient of {aim}, relative",
+        f"Gradients of the {group}: hollow, within the noise of the repeats",
+    )
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def evidence_gaps(comparison: Any, ax: Axes | None = None) -> Axes:
+    """Draw how far each estimator's value lies below the evidence, with two standard errors.
+
+    Parameters
+    ----------
+    comparison : FrozenComparison
+        From ``vaeppl.compare_estimators(..., mode="frozen")``.
+    ax
+        Where to draw; a new figure if ``None``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    table = comparison.table[comparison.table["reason"] == ""]
+    ax = axes_for(ax, (6.0, 0.32 * len(table) + 1.2))
+    places = np.arange(len(table))[::-1]
+    ax.errorbar(table["gap"], places, xerr=2 * table["gap_se"], fmt="o", color=COLOURS[0])
+    ax.axvline(0, color=GREY, lw=1)
+    ax.set_yticks(places, table.index)
+    label_axes(ax, "log p(x) less the value (nats per row)", "", "Gap to the evidence")
+    return ax
+
+
+def signal_to_noise(comparison: Any, ax: Axes | None = None, *, group: str = "guide") -> Axes:
+    """Draw the signal-to-noise ratio of gradients against the number of particles.
+
+    Dotted lines rise as √K and fall as 1/√K, as theory has it for DReG and for the guide of IWAE
+    (Rainforth et al. 2018, figure 1; Tucker et al. 2019).
+
+    Parameters
+    ----------
+    comparison : FrozenComparison
+        Of several numbers of particles: ``compare_estimators(..., num_particles=[1, 4, 16])``.
+    ax
+        Where to draw; a new figure if ``None``.
+    group
+        ``"model"`` or ``"guide"``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If there is one number of particles only.
+    """
+    table = _of_group(comparison, group)
+    names = [str(label).rsplit(", K=", 1)[0] for label in table.index]
+    counts = sorted(table["num_particles"].unique())
+    if len(counts) < 2:
+        raise ValueError(
+            "there is one number of particles only: compare_estimators(..., num_particles=[1, 8])"
+        )
+    ax = axes_for(ax, (6.0, 4.2))
+    for number, name in enumerate(dict.fromkeys(names)):
+        mine = table[[n == name for n in names]].sort_values("num_particles")
+        ax.plot(
+            mine["num_particles"],
+            mine[f"{group}_snr"],
+            marker=MARKERS[number % len(MARKERS)],
+            color=COLOURS[number % len(COLOURS)],
+            label=name,
+        )
+    k = np.array(counts, dtype=float)
+    middle = float(np.exp(np.log(table[f"{group}_snr"].clip(lower=1e-12)).mean()))
+    for power in (0.5, -0.5):
+        ax.plot(k, middle * (k / np.sqrt(k[0] * k[-1])) ** power, ":", color=GREY, lw=1)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    label_axes(ax, "particles K", f"signal-to-noise, {group}", "Dotted: as √K, and as 1/√K")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def estimator_curves(comparison: Any, ax: Axes | None = None, *, against: str = "step") -> Axes:
+    """Draw the held-out evidence of each estimator's fits, with a band over the seeds.
+
+    Parameters
+    ----------
+    comparison : TrainedComparison
+        From ``vaeppl.compare_estimators(..., mode="trained")``.
+    ax
+        Where to draw; a new figure if ``None``.
+    against
+        ``"step"``, ``"epoch"`` or ``"seconds"`` (of training, the mean over the seeds).
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    if against not in ("step", "epoch", "seconds"):
+        raise ValueError(f"against is 'step', 'epoch' or 'seconds'; given {against!r}")
+    curves = comparison.curves
+    if not len(curves):
+        raise ValueError("no fit came through, so there is no curve to draw")
+    ax = axes_for(ax, (6.4, 4.2))
+    heights = []
+    for number, label in enumerate(comparison.table.index):
+        mine = curves[curves["estimator"] == label].groupby("epoch")
+        if not len(mine):
+            continue
+        x, y = mine[against].mean(), mine["evidence"]
+        colour = COLOURS[number % len(COLOURS)]
+        ax.plot(x, y.mean(), color=colour, label=label, lw=1.5)
+        if y.count().max() > 1:
+            ax.fill_between(x, y.min(), y.max(), color=colour, alpha=0.15, lw=0)
+        heights.append(y.mean().to_numpy())
+    settled = np.concatenate([h[len(h) // 4 :] for h in heights])
+    top = max(float(np.nanmax(h)) for h in heights)
+    bottom = float(np.nanmin(settled))
+    margin = 0.05 * (top - bottom) or 1.0
+    ax.set_ylim(bottom - margin, top + margin)
+    label_axes(
+        ax,
+        "seconds of training" if against == "seconds" else against,
+        "held-out bound, nats per row",
+        "Mean and range over seeds",
+    )
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def save_comparison(comparison: Any, folder: str | Path) -> list[Path]:
+    """Draw all pictures of a comparison into a folder.
+
+    Returns
+    -------
+    list of Path
+        The files.
+    """
+    if hasattr(comparison, "curves"):
+        if not len(comparison.curves):
+            return []
+        drawn = {
+            "curves_by_step": lambda: estimator_curves(comparison),
+            "curves_by_seconds": lambda: estimator_curves(comparison, against="seconds"),
+        }
+    else:
+        groups = [g for g in ("model", "guide") if f"{g}_snr" in comparison.table]
+        drawn = {"gaps": lambda: evidence_gaps(comparison)}
+        drawn |= {f"bias_variance_{g}": partial(bias_variance, comparison, group=g) for g in groups}
+        if comparison.table["num_particles"].nunique() > 1:
+            of = partial(signal_to_noise, comparison)
+            drawn |= {f"signal_to_noise_{g}": partial(of, group=g) for g in groups}
+    paths = []
+    for name, draw in drawn.items():
+        figure: Any = draw().figure
+        path = Path(folder) / f"{name}.png"
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+        paths.append(path)
+    return paths
+
+
+def _of_group(comparison: Any, group: str) -> Any:
+    """Return the lines that have gradients of a group."""
+    table = comparison.table
+    if f"{group}_snr" not in table:
+        known = [c[: -len("_snr")] for c in table.columns if c.endswith("_snr")]
+        raise ValueError(f"there are gradients of {', '.join(known) or 'none'}; given {group!r}")
+    return table[table["reason"] == ""]
