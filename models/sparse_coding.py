@@ -6,9 +6,9 @@ The story of a row n = 1, …, N, with more atoms than columns if that is wanted
     x_n | z_n  ~ N(Φ z_n + b, σ² I)       a sum of atoms, the columns of the dictionary Φ
 
 The guide has no parameters of its own: it is the best normal one that can be had by bounding each
-Laplace density from below by a normal (:func:`vaeppl.linear.linear_laplace`). So Φ and σ climb a
-bound of the evidence, which is finite; the published algorithm climbs log p(x, z) at the best code,
-which grows without end as codes shrink and atoms grow, and needs their length held fixed.
+Laplace density from below by a normal (:func:`vaeppl.linear.linear_laplace`). So Φ climbs a bound of the
+evidence, which is finite; the published algorithm climbs log p(x, z) at the best code, which grows
+without end as codes shrink and atoms grow, and needs their length held fixed.
 
 The best code itself is the solution of a lasso::
 
@@ -56,7 +56,8 @@ class SparseCoding(linear.LinearModel):
     noise
         σ in that unit: to start with, or for good.
     learn_noise
-        Whether σ is learnt.
+        Whether σ is learnt. It comes out small where codes are sparser than Laplace ones, and best
+        codes are less sparse then.
     center, unit
         The zero (a number, or one for each column) and the unit (a number) in which the parameters
         are learnt; :meth:`for_data` takes them from the data.
@@ -80,7 +81,7 @@ class SparseCoding(linear.LinearModel):
         latent_dim: int = 64,
         *,
         noise: float = 0.2,
-        learn_noise: bool = True,
+        learn_noise: bool = False,
         center: float | Sequence[float] = 0.0,
         unit: float = 1.0,
         sweeps: int = 2,

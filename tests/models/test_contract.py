@@ -15,15 +15,20 @@ from vaeppl.estimators.elbo import is_beside_the_story, sample_sites
 from vaeppl.models import (
     CVAE,
     GPVAE,
+    ICA,
     M1,
     M1M2,
     M2,
+    PPCA,
     SCANVI,
     SCVI,
     VAE,
     ExactGPVAE,
+    FactorAnalysis,
+    HierarchicalVAE,
     M2Gumbel,
     Regression,
+    SparseCoding,
 )
 from vaeppl.pair import Pair
 from vaeppl.reading.tracing import is_variable, latents
@@ -85,6 +90,14 @@ def small_models():
     for kind, labels in (("some", some["y"]), ("all", torch.arange(24) % 3)):
         typed = {**batches, "y": labels}
         yield f"scanvi-{kind}-labels", SCANVI.for_data(typed, latent_dim=2, **small), typed
+
+    for inference in ("bottom_up", "ladder"):
+        deep = HierarchicalVAE(6, (4, 3, 2), inference=inference, norm="layer", **small)
+        yield f"hierarchical_vae-{inference}", deep, binary
+    yield "ppca", PPCA(6, 2), real
+    yield "factor_analysis", FactorAnalysis(6, 2), real
+    yield "ica", ICA(6), real
+    yield "sparse_coding", SparseCoding(6, 9, learn_noise=True), real
 
     timed = {**real, "time": torch.linspace(0, 1, 24), "object": torch.arange(24) % 3}
     table = vaeppl.gp.Table(3, 2)

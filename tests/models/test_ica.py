@@ -34,7 +34,7 @@ def test_the_mixing_is_undone(fitted):
     assert distance < 0.05
     fast = FastICA(4, whiten="unit-variance", random_state=0).fit(fit.train["x"].numpy())
     assert distance < amari_distance(fast.components_, mixing) + 0.005
-    assert amari_distance(torch.linalg.pinv(ICA.for_data(fit.train).weights), mixing) > 0.2
+    assert amari_distance(torch.linalg.pinv(ICA.for_data(fit.train).weights), mixing) > 0.1
     assert torch.allclose(fit.model.mean, mean, atol=0.15)
 
 
