@@ -6,9 +6,9 @@ The story of a row n = 1, …, N, with more atoms than columns if that is wanted
     x_n | z_n  ~ N(Φ z_n + b, σ² I)       a sum of atoms, the columns of the dictionary Φ
 
 The guide has no parameters of its own: it is the best normal one that can be had by bounding each
-Laplace density from below by a normal (:func:`vaeppl.linear.linear_laplace`). So Φ climbs a
-bound of the evidence, which is finite; the published algorithm climbs log p(x, z) at the best code, which grows
-without end as codes shrink and atoms grow, and needs their length held fixed.
+Laplace density from below by a normal (:func:`vaeppl.linear.linear_laplace`). So Φ climbs a bound
+of the evidence, which is finite; the published algorithm climbs log p(x, z) at the best code, which
+grows without end as codes shrink and atoms grow, and needs their length held fixed.
 
 The best code itself is the solution of a lasso::
 
