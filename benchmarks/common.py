@@ -65,3 +65,10 @@ def save(name: str, rows: list[dict[str, Any]], *, key: tuple[str, ...]) -> Path
     }
     write_json(path, result)
     return path
+
+
+def is_done(name: str, **key: Any) -> bool:
+    """Tell whether ``results/<name>.json`` has a row of this key, so that it can be skipped."""
+    path = RESULTS / f"{name}.json"
+    rows = read_json(path)["rows"] if path.exists() else []
+    return any(all(row.get(k) == v for k, v in key.items()) for row in rows)
