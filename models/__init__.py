@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from .autoencoder import AutoEncoder as AutoEncoder
     from .cvae import CVAE as CVAE
     from .cvae import Regression as Regression
     from .factor_analysis import FactorAnalysis as FactorAnalysis
@@ -79,6 +80,12 @@ CATALOGUE = (
         "z ~ Laplace, x ~ N(Φ z + b, σ² I), Φ overcomplete",
         "Olshausen & Field 1997",
     ),
+    Entry(
+        "autoencoder",
+        "AutoEncoder",
+        "z = g(x̃), x ~ p(x | f(z)): plain, tied, sparse, denoising with walkback",
+        "Vincent et al. 2008; Bengio et al. 2013",
+    ),
 )
 
 __all__ = [
@@ -93,6 +100,7 @@ __all__ = [
     "M1",
     "M1M2",
     "M2",
+    "AutoEncoder",
     "Entry",
     "ExactGPVAE",
     "FactorAnalysis",

@@ -200,3 +200,18 @@ def test_joint_features_without_a_layer_are_the_inputs_side_by_side():
     net = nets.joint_feature_net((4, 3), ())
     assert net(torch.zeros(5, 4), torch.zeros(2, 1, 3)).shape == (2, 5, 7)
     assert net.out_dim == 7
+
+
+def test_the_way_back_has_the_weights_transposed():
+    net = MLP(4, 2, hidden=(3,), activation="tanh")
+    back = nets.TransposedMLP(net)
+    with torch.no_grad():
+        for bias in back.biases:
+            bias.normal_()
+    first, last = net.layers[0], net.layers[2]
+    z = torch.randn(5, 2)
+    by_hand = torch.tanh(z @ last.weight + back.biases[0]) @ first.weight + back.biases[1]
+    assert torch.allclose(back(z), by_hand, atol=1e-6)
+    assert [n for n, _ in back.named_parameters()] == ["biases.0", "biases.1"]
+    with pytest.raises(ValueError, match="this one holds a LayerNorm"):
+        nets.TransposedMLP(MLP(4, 2, hidden=(3,), norm="layer"))

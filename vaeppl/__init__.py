@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import checks as checks
+    from . import corruptions as corruptions
     from . import data as data
     from . import errors as errors
     from . import estimators as estimators
@@ -23,20 +24,27 @@ if TYPE_CHECKING:
     from . import representation as representation
     from . import singlecell as singlecell
     from .catalogue import likelihood_for as likelihood_for
+    from .checks.full import check as check
     from .comparison import compare_estimators as compare_estimators
+    from .copying import copy_model as copy_model
     from .fitted import Fit as Fit
     from .fitted import load as load
     from .model import Model as Model
     from .model import row_count as row_count
     from .model import row_share as row_share
     from .model import rows as rows
+    from .reading.ais import annealed_evidence as annealed_evidence
     from .reading.analogies import analogies as analogies
+    from .reading.chains import Chain as Chain
+    from .reading.chains import chain as chain
     from .reading.classifier import LatentClassifier as LatentClassifier
     from .reading.criticism import posterior_predictive_check as posterior_predictive_check
     from .reading.evidence import active_units as active_units
     from .reading.evidence import elbo as elbo
     from .reading.evidence import evidence as evidence
     from .reading.export import to_arviz as to_arviz
+    from .reading.gaps import inference_gaps as inference_gaps
+    from .reading.gaps import latent_report as latent_report
     from .reading.prediction import predict as predict
     from .reading.prediction import predict_proba as predict_proba
     from .reading.prediction import score_labels as score_labels
@@ -44,30 +52,40 @@ if TYPE_CHECKING:
     from .reading.predictive import posterior_predictive as posterior_predictive
     from .reading.predictive import reconstruct as reconstruct
     from .reading.predictive import sample as sample
+    from .reading.sbc import calibrate_guide as calibrate_guide
     from .reading.scoring import calibration as calibration
     from .reading.scoring import calibration_error as calibration_error
     from .reading.scoring import classification_report as classification_report
     from .reading.scoring import confusion as confusion
+    from .showing import show as show
     from .training.fit import fit as fit
     from .training.solved import as_fit as as_fit
 
 # Where each public name lives. They are imported when first used, so that `import vaeppl` is quick.
 _HOME = {
+    "Chain": "reading.chains",
     "Fit": "fitted",
     "LatentClassifier": "reading.classifier",
     "Model": "model",
     "active_units": "reading.evidence",
     "analogies": "reading.analogies",
+    "annealed_evidence": "reading.ais",
     "as_fit": "training.solved",
+    "calibrate_guide": "reading.sbc",
     "calibration": "reading.scoring",
     "calibration_error": "reading.scoring",
+    "chain": "reading.chains",
     "compare_estimators": "comparison",
+    "check": "checks.full",
     "classification_report": "reading.scoring",
+    "copy_model": "copying",
     "confusion": "reading.scoring",
     "elbo": "reading.evidence",
     "encode": "reading.predictive",
     "evidence": "reading.evidence",
     "fit": "training.fit",
+    "inference_gaps": "reading.gaps",
+    "latent_report": "reading.gaps",
     "likelihood_for": "catalogue",
     "load": "fitted",
     "posterior_predictive": "reading.predictive",
@@ -80,10 +98,12 @@ _HOME = {
     "rows": "model",
     "sample": "reading.predictive",
     "score_labels": "reading.prediction",
+    "show": "showing",
     "to_arviz": "reading.export",
 }
 _MODULES = (
     "checks",
+    "corruptions",
     "data",
     "errors",
     "estimators",

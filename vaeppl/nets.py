@@ -23,6 +23,7 @@ __all__ = [
     "ConvEncoder",
     "Joint",
     "PerLabel",
+    "TransposedMLP",
     "activation",
     "feature_net",
     "joint_feature_net",
@@ -152,6 +153,51 @@ class MLP(Configurable, nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_dim)`` to ``(..., out_dim)``."""
         return self.layers(x)
+
+
+class TransposedMLP(nn.Module):
+    """The way back through a multilayer perceptron: its weights transposed, biases of its own.
+
+    The weights stay those of the network given, which is to be a part of the same model: here they
+    are neither parameters nor saved.
+
+    Parameters
+    ----------
+    network
+        The network ``(..., in_dim) -> (..., out_dim)``, without norms or dropout. Its activation
+        stands between the layers on the way back too.
+
+    Raises
+    ------
+    ValueError
+        If the network has layers that have no transpose.
+
+    Examples
+    --------
+    >>> import torch
+    >>> TransposedMLP(MLP(4, 2, hidden=(8,)))(torch.zeros(5, 2)).shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(self, network: MLP) -> None:
+        super().__init__()
+        linear = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
+        between = [layer for layer in network.layers if not isinstance(layer, nn.Linear)]
+        if others := [m for m in between if type(m) not in _ACTIVATIONS.values()]:
+            raise ValueError(
+                "only a network of linear layers and activations can be gone back through; this "
+                f"one holds a {type(others[0]).__name__}"
+            )
+        self._linear = linear[::-1]  # a list, so that the weights are registered once
+        self.biases = nn.ParameterList(torch.zeros(layer.in_features) for layer in self._linear)
+        self.activation = between[0] if between else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., out_dim)`` to ``(..., in_dim)``."""
+        for number, (layer, bias) in enumerate(zip(self._linear, self.biases, strict=True)):
+            x = x if number == 0 else self.activation(x)
+            x = F.linear(x, layer.weight.T, bias)
+        return x
 
 
 class Joint(MLP):

@@ -11,6 +11,7 @@ import vaeppl
 import vaeppl.strata
 from vaeppl import likelihoods, priors
 from vaeppl.catalogue import entries
+from vaeppl.errors import StoryError
 from vaeppl.estimators.elbo import is_beside_the_story, sample_sites
 from vaeppl.models import (
     CVAE,
@@ -23,6 +24,7 @@ from vaeppl.models import (
     SCANVI,
     SCVI,
     VAE,
+    AutoEncoder,
     ExactGPVAE,
     FactorAnalysis,
     HierarchicalVAE,
@@ -94,6 +96,11 @@ def small_models():
     for inference in ("bottom_up", "ladder"):
         deep = HierarchicalVAE(6, (4, 3, 2), inference=inference, norm="layer", **small)
         yield f"hierarchical_vae-{inference}", deep, binary
+    codes = {"prior": "normal", **small}
+    yield "autoencoder", AutoEncoder(6, 2, **codes), binary
+    yield "autoencoder-tied", AutoEncoder(6, 2, tied=True, **codes), binary
+    noisy = {"corruption": "salt_and_pepper", "walkback": 3}
+    yield "autoencoder-denoising", AutoEncoder(6, 2, **noisy, **codes), binary
     yield "ppca", PPCA(6, 2), real
     yield "factor_analysis", FactorAnalysis(6, 2), real
     yield "ica", ICA(6), real
@@ -208,8 +215,18 @@ def test_draws_from_the_model_are_data_that_it_accepts(name):
     vaeppl.checks.check(Pair(model), drawn_data, to_fit=False)
 
 
+def test_nothing_is_found_wrong_with_it(name):
+    model, data = MODELS[name]
+    report = vaeppl.check(model, data)
+    assert report.ok, str(report)
+
+
 def test_the_evidence_lies_above_the_elbo(name):
     model, data = MODELS[name]
+    if isinstance(model, AutoEncoder):  # its guide has no density, and it no evidence
+        with pytest.raises(StoryError, match="sets 'z' to a point"):
+            vaeppl.evidence(model, data)
+        return
     model = readable(model, data)
     report = vaeppl.evidence(model, data, num_particles=200)
     assert (report.rows["log_evidence"] >= report.rows["elbo"] - 1e-6).all()

@@ -1,11 +1,13 @@
 """Pictures of a fit: how it went, what the story draws, what latents and labels tell."""
 
 from .cells import mean_variance, volcano, zero_fractions
+from .chains import chain
 from .checks import evidence, posterior_predictive_check
 from .curves import learning_curve
 from .estimators import bias_variance, estimator_curves, evidence_gaps, signal_to_noise
 from .files import save_all
 from .gp import covariance, latent_paths, predictions
+from .guides import inference_gaps, rank_histogram
 from .images import manifold, reconstructions, samples
 from .labels import analogies, calibration, confusion
 from .latent import active_units, embedding
@@ -16,6 +18,7 @@ __all__ = [
     "analogies",
     "bias_variance",
     "calibration",
+    "chain",
     "confusion",
     "covariance",
     "embedding",
@@ -23,6 +26,7 @@ __all__ = [
     "evidence",
     "evidence_gaps",
     "factor_matrix",
+    "inference_gaps",
     "interpolations",
     "label_efficiency",
     "latent_paths",
@@ -31,6 +35,7 @@ __all__ = [
     "mean_variance",
     "posterior_predictive_check",
     "predictions",
+    "rank_histogram",
     "reconstructions",
     "samples",
     "save_all",

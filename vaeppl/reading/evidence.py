@@ -15,7 +15,6 @@ from ..errors import StoryError
 from ..estimators.elbo import (
     exact_kl_sites,
     is_beside_the_story,
-    is_enumerated,
     kl_terms,
     sample_sites,
 )
@@ -23,6 +22,7 @@ from ..pair import Batch, Pair, as_pair
 from . import tracing
 from .pareto import pareto_k
 from .predictive import posterior_means
+from .weights import weigh
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -277,39 +277,10 @@ def _weights_and_bounds(pair: Pair, batch: Batch, num_particles: int) -> tuple[T
 
 def _at_once(pair: Pair, batch: Batch, particles: int | None, depth: int) -> tuple[Tensor, Tensor]:
     rows = len(next(iter(batch.values())))
-    guide_trace, model_trace = tracing.particle_traces(
-        pair, batch, particles, depth, enumerated=True
-    )
-    total: Any = 0.0
-    for sign, trace in ((1.0, model_trace), (-1.0, guide_trace)):
-        for site in sample_sites(trace):
-            if trace is model_trace and is_beside_the_story(site):
-                continue
-            if tracing.rows_frame(site, rows) is None:
-                if site["is_observed"]:
-                    raise StoryError(
-                        f"site {site['name']!r} is observed outside the plate of rows, so rows "
-                        "have no evidence of their own: write `with vaeppl.rows(x):` around it"
-                    )
-                continue
-            in_guide = trace is guide_trace
-            if _left_to_the_model(site, guide_trace) or (in_guide and is_enumerated(site)):
-                continue
-            log_p = tracing.row_term(tracing.site_log_prob(site), site, rows, depth)
-            total = total + sign * log_p
-    log_q = tracing.enumerated_weights(guide_trace, rows, depth)
+    traces = tracing.particle_traces(pair, batch, particles, depth, enumerated=True)
     shape = (particles or 1, rows)
-    if log_q is None:
-        return total.expand(shape), total.expand(shape)
-    over = tuple(range(total.ndim - 2))
-    # What has no probability under q adds nothing, whatever its own log-probability.
-    terms = torch.where(log_q > -torch.inf, log_q.exp() * (total - log_q), 0.0)
-    return total.logsumexp(over).expand(shape), terms.sum(over).expand(shape)
-
-
-def _left_to_the_model(site: Any, guide_trace: Any) -> bool:
-    """Tell whether a latent is drawn from its prior for want of a guide; its weight cancels."""
-    return not site["is_observed"] and site["name"] not in guide_trace.nodes
+    log_w, bound = weigh(pair, *traces, rows, depth)
+    return log_w.expand(shape), bound.expand(shape)
 
 
 def _summary(log_w: Tensor, bounds: Tensor) -> dict[str, Tensor]:
@@ -442,7 +413,7 @@ def active_units(
         # Labels and counts have no scale to vary on.
         if not means.is_floating_point() or site in pair.partly_observed:
             continue
-        variance = means.double().flatten(1).var(0)
+        variance = means.double().reshape(len(means), -1).var(0)
         for dimension, value in enumerate(variance.tolist()):
             lines.append((site, dimension, value, value > threshold))
     return pd.DataFrame(lines, columns=["site", "dimension", "variance", "active"])
