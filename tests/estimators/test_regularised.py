@@ -14,8 +14,10 @@ from torch.distributions import Normal, kl_divergence
 
 from vaeppl import row_count, rows
 from vaeppl.errors import StoryError
+from vaeppl.estimators.capacity import Capacity
+from vaeppl.estimators.discrepancy import MMD, mmd
 from vaeppl.estimators.elbo import ELBO
-from vaeppl.estimators.regularised import DIP, MMD, BetaTC, Capacity, mmd
+from vaeppl.estimators.regularised import DIP, BetaTC
 
 ROWS = 6
 

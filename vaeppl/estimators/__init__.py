@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .adversarial import Adversarial, FactorTC
+from .capacity import Capacity
+from .discrepancy import MMD
 from .elbo import ELBO
 from .evolution import EvolutionStrategies
 from .graph import TraceGraph
@@ -10,7 +12,7 @@ from .importance import CIWAE, IWAE, MIWAE, VIMCO, Renyi, VRMax
 from .particles import ParticleEstimator
 from .pathwise import PIWAE, STL, DReG, DReGWakeSleep, TailAdaptive
 from .registry import Estimator, about, available, bounds_evidence, enumerates, get, options
-from .regularised import DIP, MMD, BetaTC, Capacity
+from .regularised import DIP, BetaTC
 from .tvo import TVO
 from .wake_sleep import WakeSleep
 

@@ -11,13 +11,15 @@ import pyro.infer
 
 from ..errors import unknown_name
 from .adversarial import Adversarial, FactorTC
+from .capacity import Capacity
+from .discrepancy import MMD
 from .elbo import ELBO
 from .evolution import EvolutionStrategies
 from .graph import TraceGraph
 from .importance import CIWAE, IWAE, MIWAE, VIMCO, Renyi, VRMax
 from .particles import ParticleEstimator
 from .pathwise import PIWAE, STL, DReG, DReGWakeSleep, TailAdaptive
-from .regularised import DIP, MMD, BetaTC, Capacity
+from .regularised import DIP, BetaTC
 from .tvo import TVO
 from .wake_sleep import WakeSleep
 

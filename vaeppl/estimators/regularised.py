@@ -1,4 +1,4 @@
-"""The ELBO less a penalty on the codes: capacity, total correlation, moments, discrepancy.
+"""The ELBO less a penalty on the codes: total correlation and moments.
 
 All maximise ELBO - N · penalty, N being the rows, and report the ELBO itself. With q(z) the mean
 of q(z | x_n) over the rows, the KL of the ELBO is (Chen et al. 2018, eq. 2)::
@@ -7,23 +7,20 @@ of q(z | x_n) over the rows, the KL of the ELBO is (Chen et al. 2018, eq. 2)::
                                  mutual      total correlation         by dimension
                                  information
 
-=================  =============================================================
-capacity           γ |KL - C| in the place of the KL (Burgess et al. 2018)
+=================  =====================================================================
 β-TC               weights on the three terms, q(z) from the batch (Chen et al. 2018)
 DIP                (co)variances of the codes pulled to the identity (Kumar et al. 2018)
-MMD                distance of q(z) from p(z) (Zhao et al. 2019; Tolstikhin et al. 2018)
-=================  =============================================================
+=================  =====================================================================
 
-What a penalty makes of a batch depends on its size: none of these bounds the evidence.
+:mod:`.capacity` holds the KL at a value instead, and :mod:`.discrepancy` replaces it. What a
+penalty makes of a batch depends on its size: none of these bounds the evidence.
 """
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
-import pyro.poutine as poutine
 import torch
 from torch import Tensor
 from torch.distributions import Independent
@@ -32,7 +29,7 @@ from ..errors import StoryError
 from .elbo import ELBO
 from .sites import PARTICLES, Site, is_enumerated, is_local, sample_sites
 
-__all__ = ["DIP", "MMD", "BetaTC", "Capacity", "Codes", "Penalised", "codes", "mmd"]
+__all__ = ["DIP", "BetaTC", "Codes", "Penalised", "codes"]
 
 
 class Codes(NamedTuple):
@@ -109,79 +106,6 @@ class Penalised(ELBO):
         self.penalty = penalty.detach()
         side_by_side = self.num_particles if self.vectorize_particles else 1
         return loss + side_by_side * found.rows * penalty
-
-
-class Capacity(ELBO):
-    """The KL is held at a capacity C: reconstruction - γ N |KL / N - C| (Burgess et al. 2018).
-
-    Parameters
-    ----------
-    num_particles
-        Draws for each row.
-    capacity
-        C at the end, in nats per row.
-    strength
-        γ.
-    steps
-        Gradient steps over which C grows from 0, evenly.
-
-    Examples
-    --------
-    >>> Capacity(capacity=25.0, steps=10_000).current
-    tensor(0.)
-    """
-
-    def __init__(
-        self,
-        num_particles: int = 1,
-        *,
-        capacity: float = 25.0,
-        strength: float = 1000.0,
-        steps: int = 1,
-        **options: Any,
-    ) -> None:
-        super().__init__(num_particles, **options)
-        if capacity < 0 or strength < 0 or steps < 1:
-            raise ValueError(
-                "capacity and strength are >= 0 and steps at least 1; given "
-                f"{capacity}, {strength} and {steps}"
-            )
-        self.capacity, self.strength, self.steps = float(capacity), float(strength), steps
-        self.taken = torch.zeros(())  # a tensor, so that a compiled step can count
-        self._kl: Any = 0.0
-
-    @property
-    def current(self) -> Tensor:
-        """C as it stands."""
-        return self.capacity * (self.taken / self.steps).clamp(max=1.0)
-
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Return minus the objective."""
-        self._kl = 0.0
-        loss = super().differentiable_loss(model, guide, *args, **kwargs)
-        kl, self._kl = self._kl, 0.0
-        if torch.is_grad_enabled():
-            self.taken = self.taken.to(loss.device)
-            self.taken += 1
-        rows = self._rows
-        held = rows * (kl / rows - self.current.to(loss)).abs()
-        return loss - self.kl_weight * kl + self.strength * held
-
-    def _particle_loss(self, model_trace: Any, guide_trace: Any) -> Tensor:
-        if not all(s["fn"].has_rsample or is_enumerated(s) for s in sample_sites(guide_trace)):
-            raise StoryError("Capacity needs latents that can be reparametrised or summed out")
-        local = [s for s in sample_sites(guide_trace) if is_local(s)]
-        if not local:
-            raise StoryError("Capacity needs a latent of each row")
-        first = local[0]
-        size = math.prod(f.size for f in first["cond_indep_stack"] if f.name != PARTICLES)
-        self._rows = torch.as_tensor(first["scale"]).mean() * size
-        return super()._particle_loss(model_trace, guide_trace)
-
-    def _note(self, term: str, value: Tensor, site: Site) -> None:
-        if term == "kl":
-            self._kl = self._kl + value / self.num_particles
-        super()._note(term, value, site)
 
 
 class BetaTC(Penalised):
@@ -326,99 +250,3 @@ class DIP(Penalised):
         squared = covariance.square()
         off = squared.sum() - squared.diagonal().sum()
         return self.off_diagonal * off + self.diagonal * (covariance.diagonal() - 1).square().sum()
-
-
-KERNELS = ("imq", "rbf", "energy")
-
-
-class MMD(Penalised):
-    """The distance of the codes of a batch from draws of the prior (WAE, InfoVAE).
-
-    Maximises reconstruction - β KL - λ N MMD²(q(z), p(z)); with β = 0, as it is unless you say
-    otherwise, this is the Wasserstein auto-encoder (Tolstikhin et al. 2018), and with 0 < β < 1
-    an InfoVAE (Zhao et al. 2019, eq. 6).
-
-    Parameters
-    ----------
-    num_particles
-        Draws for each row.
-    strength
-        λ.
-    kernel
-        ``"imq"``: Σ_s 2Ds/(2Ds + d²) over scales s; ``"rbf"``: exp(-d²/2D); ``"energy"``: -d, so
-        that MMD² is the energy distance.
-    kl_weight
-        β.
-    """
-
-    def __init__(
-        self,
-        num_particles: int = 1,
-        *,
-        strength: float = 10.0,
-        kernel: str = "imq",
-        kl_weight: float | Tensor = 0.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(num_particles, kl_weight=kl_weight, **options)
-        if strength < 0:
-            raise ValueError(f"strength is >= 0; given {strength}")
-        if kernel not in KERNELS:
-            raise ValueError(f"kernel is one of {', '.join(KERNELS)}; given {kernel!r}")
-        self.strength, self.kernel = strength, kernel
-        self._prior: dict[str, Tensor] = {}
-
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Return minus the objective."""
-        story = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
-        self._prior = {
-            s["name"]: s["value"].reshape(s["fn"].batch_shape.numel(), -1)
-            for s in sample_sites(story)
-            if not s["infer"].get("was_observed") and hasattr(s["fn"], "batch_shape")
-        }
-        return super().differentiable_loss(model, guide, *args, **kwargs)
-
-    def penalise(self, found: Codes, model_trace: Any) -> Tensor:
-        """Return λ MMD²."""
-        names = [s["name"] for s in found.sites]
-        if unknown := [n for n in names if n not in self._prior]:
-            raise StoryError(f"MMD knows no prior of {unknown[0]!r}")
-        prior = torch.cat([self._prior[n] for n in names], -1)
-        return self.strength * mmd(found.values, prior, self.kernel)
-
-
-def mmd(a: Tensor, b: Tensor, kernel: str = "imq") -> Tensor:
-    """Estimate the squared maximum mean discrepancy of two samples, without bias.
-
-    Parameters
-    ----------
-    a, b
-        Shapes ``(n, D)`` and ``(m, D)``, n, m >= 2.
-    kernel
-        As in :class:`MMD`.
-
-    Examples
-    --------
-    >>> x = torch.tensor([[0.0], [1.0]])
-    >>> round(float(mmd(x, x + 1, "energy")), 3)
-    0.0
-    """
-    if min(len(a), len(b)) < 2:
-        raise StoryError(f"MMD needs two rows or more; given {len(a)} and {len(b)}")
-
-    def k(x: Tensor, y: Tensor) -> Tensor:
-        square = (x[:, None] - y[None]).square().sum(-1)
-        if kernel == "energy":
-            return -(square + 1e-12).sqrt()  # the root has no slope at 0
-        if kernel == "rbf":
-            return (-square / (2 * x.shape[1])).exp()
-        scale = 2.0 * x.shape[1]
-        scales = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-        parts = [scale * s / (scale * s + square) for s in scales]
-        return torch.stack(parts).sum(0)
-
-    def among(x: Tensor) -> Tensor:
-        matrix = k(x, x)
-        return (matrix.sum() - matrix.diagonal().sum()) / (len(x) * (len(x) - 1))
-
-    return among(a) + among(b) - 2 * k(a, b).mean()

@@ -1,0 +1,171 @@
+"""Simulation-based calibration: whether draws of z from the story are at home under q(z | x).
+
+Draw (z, x) from the story, then z_1, …, z_L from q(· | x). If q is the posterior, the rank of each
+entry of z among its L draws is uniform on 0, …, L (Talts et al. 2018; Cook, Gelman & Rubin 2006).
+Ranks piled up at both ends say that q is too narrow, in the middle too wide, on one side that it
+is off. It is a question about data *from the story*, and needs no data but the columns that the
+story does not generate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+
+from ..errors import StoryError
+from ..estimators.sites import sample_sites
+from ..pair import Batch, Pair, as_pair
+from . import tracing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CalibrationReport", "calibrate_guide"]
+
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """Ranks of latents from the story among draws of the guide.
+
+    Attributes
+    ----------
+    ranks : dict of str to numpy.ndarray
+        For each latent site, ``(rows, dimensions)`` of whole numbers from 0 to ``num_draws``.
+    num_draws : int
+        L.
+    """
+
+    ranks: dict[str, np.ndarray]
+    num_draws: int
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A line for each latent dimension.
+
+        ``site``, ``dimension``; ``p_value`` of the χ² test that the ranks are uniform;
+        ``mean_rank`` as a share of L, 1/2 if q is centred; ``spread``, the variance of the ranks
+        over that of uniform ones: above 1 if q is too narrow, below 1 if too wide.
+        """
+        import pandas as pd
+
+        lines = [
+            (site, dimension, *self._judged(ranks[:, dimension]))
+            for site, ranks in self.ranks.items()
+            for dimension in range(ranks.shape[1])
+        ]
+        columns = ["site", "dimension", "p_value", "mean_rank", "spread"]
+        return pd.DataFrame(lines, columns=columns)
+
+    def _judged(self, ranks: np.ndarray) -> tuple[float, float, float]:
+        from scipy.stats import chisquare
+
+        counts = self.histogram(ranks)
+        values = self.num_draws + 1
+        uniform = (values**2 - 1) / 12
+        spread = ((ranks - self.num_draws / 2) ** 2).mean() / uniform
+        return float(chisquare(counts).pvalue), float(ranks.mean() / self.num_draws), float(spread)
+
+    def histogram(self, ranks: np.ndarray) -> np.ndarray:
+        """Return how many ranks fall into each of some equal bins, of five rows or more each."""
+        values = self.num_draws + 1
+        fitting = [b for b in range(2, 21) if values % b == 0 and len(ranks) / b >= 5]
+        bins = max(fitting, default=1)
+        return np.bincount(ranks.astype(int) * bins // values, minlength=bins)
+
+    @property
+    def p_value(self) -> float:
+        """The smallest p-value, times their number (Bonferroni): of the guide as a whole."""
+        found = self.table["p_value"]
+        return float(min(1.0, found.min() * len(found)))
+
+    def __repr__(self) -> str:
+        worst = self.table.sort_values("p_value").iloc[0]
+        way = "narrow" if worst["spread"] > 1 else "wide"
+        rows = len(next(iter(self.ranks.values())))
+        return (
+            f"calibration of the guide: p = {self.p_value:.2g} over {len(self.table)} latent "
+            f"dimensions, {rows} rows; farthest off: {worst['site']}[{worst['dimension']}], spread "
+            f"{worst['spread']:.2f} (too {way}), mean rank {worst['mean_rank']:.2f}"
+        )
+
+
+def calibrate_guide(
+    source: Any,
+    data: Any,
+    *,
+    guide: Any = None,
+    num_rows: int = 1000,
+    num_draws: int = 99,
+    seed: int = 0,
+) -> CalibrationReport:
+    """Calibrate a guide by rows drawn from its own story.
+
+    Parameters
+    ----------
+    source, guide
+        As in :func:`vaeppl.evidence`.
+    data
+        Rows of the columns that the model takes. Of those that the story draws, only the shape is
+        used; the others (the condition of a CVAE) are what it is drawn given, again and again.
+    num_rows
+        Rows to draw.
+    num_draws
+        L; one less than a multiple of 20 makes 20 equal bins.
+    seed
+        Fixes the draws.
+
+    Returns
+    -------
+    CalibrationReport
+
+    Examples
+    --------
+    >>> import torch, vaeppl
+    >>> from vaeppl.models import VAE
+    >>> x = (torch.rand(20, 6) < 0.5).float()
+    >>> report = calibrate_guide(VAE(6, 2, hidden=(4,)), {"x": x}, num_rows=40)
+    >>> report.ranks["z"].shape, int(report.ranks["z"].max()) <= 99
+    ((40, 2), True)
+    """
+    for name, value, least in (("num_rows", num_rows, 10), ("num_draws", num_draws, 1)):
+        if value < least:
+            raise ValueError(f"{name} is at least {least}; given {value}")
+    pair = as_pair(source, guide)
+    found: dict[str, list[Tensor]] = {}
+    with tracing.quiet(pair, seed=seed):
+        rows = tracing.resident(pair, data)
+        index = torch.arange(num_rows) % len(rows)
+        for part in index.split(ROWS_AT_ONCE):
+            batch = rows.take(part)
+            for name, ranks in _ranks(pair, pair.batch(batch), num_draws).items():
+                found.setdefault(name, []).append(ranks)
+    joined = {name: torch.cat(parts).cpu().numpy() for name, parts in found.items()}
+    return CalibrationReport(joined, num_draws)
+
+
+def _ranks(pair: Pair, batch: Batch, draws: int) -> dict[str, Tensor]:
+    """Return the ranks of the latents of freshly drawn rows, ``(B, D)`` of each site."""
+    story = poutine.trace(poutine.uncondition(pair.model)).get_trace(**batch)
+    drawn = {s["name"]: s["value"] for s in sample_sites(story) if s["infer"].get("was_observed")}
+    columns = {name: drawn.get(name, value) for name, value in batch.items()}
+    count = len(next(iter(batch.values())))
+    depth = tracing.plate_depth(pair, columns)
+    guide, _ = tracing.particle_traces(pair, columns, draws, depth)
+    found = {}
+    for site in tracing.latents(guide):
+        name = site["name"]
+        frame, event = tracing.rows_frame(site, count), site["fn"].event_dim
+        if frame is None or getattr(site["fn"].support, "is_discrete", False):
+            continue
+        below = (site["value"] < story.nodes[name]["value"]).sum(0)
+        found[name] = below.movedim(frame.dim - event, 0).reshape(count, -1)
+    if not found:
+        raise StoryError(f"{pair.name} has no continuous latent of a row whose rank could be taken")
+    return found
