@@ -17,6 +17,7 @@ from ..pair import Batch, Pair, as_pair
 from ..strata import is_missing
 from ..training.seeds import Stream, derived_seed
 from . import tracing
+from .resampling import check_particles, posterior_draws
 
 __all__ = [
     "encode",
@@ -117,6 +118,7 @@ def encode(
     *,
     guide: Any = None,
     num_samples: int | None = None,
+    num_particles: int | None = None,
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """Return where each row lies in latent space: posterior means, or draws.
@@ -127,6 +129,11 @@ def encode(
         As in :func:`vaeppl.evidence`.
     num_samples
         ``None``: the mean of q(z | x); a number: that many draws.
+    num_particles
+        ``None``: draws of the guide. A number: each is taken from that many draws of the guide by
+        importance weights, so that it comes from p(z | x) but for what so few cannot show
+        (sampling importance resampling, Rubin 1987); the Pareto k of :func:`vaeppl.evidence`
+        tell whether they do.
 
     Returns
     -------
@@ -144,9 +151,11 @@ def encode(
     torch.Size([20, 2])
     """
     pair = as_pair(source, guide)
-    if num_samples is None:
+    if num_samples is None and num_particles is None:
         return posterior_means(pair, data, seed=seed)
-    return _draws(pair, data, num_samples, seed, predictive=False)
+    if num_samples is None:
+        raise ValueError("num_particles is for draws: say how many by num_samples")
+    return _draws(pair, data, num_samples, num_particles, seed, predictive=False)
 
 
 def posterior_means(pair: Pair, data: Any, *, seed: int = 0) -> dict[str, Tensor]:
@@ -267,7 +276,13 @@ def _replicated(pair: Pair) -> tuple[str, ...]:
 
 
 def posterior_predictive(
-    source: Any, data: Any, *, guide: Any = None, num_samples: int = 1, seed: int = 0
+    source: Any,
+    data: Any,
+    *,
+    guide: Any = None,
+    num_samples: int = 1,
+    num_particles: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
     """Draw new data for each row: z ~ q(z | x_n), then x̃_n ~ p(x | z).
 
@@ -277,6 +292,8 @@ def posterior_predictive(
         As in :func:`vaeppl.evidence`.
     num_samples
         Draws for each row.
+    num_particles
+        As in :func:`vaeppl.encode`: z ~ p(z | x_n) by importance resampling.
 
     Returns
     -------
@@ -291,36 +308,48 @@ def posterior_predictive(
     >>> posterior_predictive(VAE(6, 2, hidden=(4,)), {"x": x}, num_samples=3)["x"].shape
     torch.Size([3, 20, 6])
     """
-    return _draws(as_pair(source, guide), data, num_samples, seed, predictive=True)
+    pair = as_pair(source, guide)
+    return _draws(pair, data, num_samples, num_particles, seed, predictive=True)
 
 
 def _draws(
-    pair: Pair, data: Any, num_samples: int, seed: int, *, predictive: bool
+    pair: Pair,
+    data: Any,
+    num_samples: int,
+    num_particles: int | None,
+    seed: int,
+    *,
+    predictive: bool,
 ) -> dict[str, Tensor]:
     """Draw the latents of the rows, or the columns given those."""
     if num_samples < 1:
         raise ValueError(f"num_samples is at least 1; given {num_samples}")
+    check_particles(num_particles)
     parts = []
     shared = [poutine.Trace() for _ in range(num_samples)]
     with tracing.quiet(pair, seed=seed):
         batches = tracing.batches(pair, data, ROWS_AT_ONCE)
         for batch in batches:
-            draws = [_one_draw(pair, batch, predictive, t) for t in shared]
-            shared = [trace for _, trace in draws]
-            parts.append(_stacked([values for values, _ in draws]))
+            rows = len(next(iter(batch.values())))
+            # What stands outside the plate of rows is shared by the batches.
+            outside, shared, drawn = shared, [], []
+            one = _new_columns if predictive else _latents_of_rows
+            for trace in posterior_draws(pair, batch, outside, num_particles):
+                shared.append(tracing.only_shared(trace, rows))
+                drawn.append(one(pair, batch, trace))
+            parts.append(_stacked(drawn))
     return batches.joined(parts, 1)
 
 
-def _one_draw(
-    pair: Pair, batch: Batch, predictive: bool, shared: Any
-) -> tuple[dict[str, Tensor], Any]:
-    """Return a draw for a batch, and the latents in it that the next batch must share."""
-    trace = poutine.trace(poutine.replay(pair.guide, trace=shared)).get_trace(**batch)
+def _latents_of_rows(pair: Pair, batch: Batch, trace: Any) -> dict[str, Tensor]:
+    """Return the latents of the rows in a draw of the guide."""
     rows = len(next(iter(batch.values())))
-    shared = tracing.only_shared(trace, rows)
-    if not predictive:
-        local = (s for s in tracing.latents(trace) if tracing.rows_frame(s, rows))
-        return {s["name"]: s["value"] for s in local} | _values_there(pair, batch), shared
+    local = (s for s in tracing.latents(trace) if tracing.rows_frame(s, rows))
+    return {s["name"]: s["value"] for s in local} | _values_there(pair, batch)
+
+
+def _new_columns(pair: Pair, batch: Batch, trace: Any) -> dict[str, Tensor]:
+    """Draw the columns anew, given a draw of the guide."""
     observed = poutine.trace(poutine.replay(pair.model, trace=trace)).get_trace(**batch)
     story = with_values_there(pair, observed, poutine.replay(pair.model, trace=trace))
     drawn = poutine.trace(story).get_trace(**batch)
@@ -329,7 +358,7 @@ def _one_draw(
         for s in sample_sites(observed)
         if s["is_observed"] and s["name"] in _replicated(pair)
     ]
-    return {name: torch.as_tensor(drawn.nodes[name]["value"]) for name in names}, shared
+    return {name: torch.as_tensor(drawn.nodes[name]["value"]) for name in names}
 
 
 def _mean_trace(pair: Pair, batch: Batch) -> Any:

@@ -131,9 +131,17 @@ def plate_depth(pair: Pair, batch: Batch) -> int:
 
 
 def particle_traces(
-    pair: Pair, batch: Batch, num_particles: int | None, depth: int, *, enumerated: bool = False
+    pair: Pair,
+    batch: Batch,
+    num_particles: int | None,
+    depth: int,
+    *,
+    enumerated: bool = False,
+    shared: Any = None,
 ) -> tuple[Any, Any]:
     """Trace guide and model with ``num_particles`` draws side by side.
+
+    All have the latents that stand in the trace ``shared``.
 
     Returns
     -------
@@ -148,7 +156,8 @@ def particle_traces(
             story = pyro.plate(PARTICLES, num_particles, dim=-depth - 1)(story)
         return EnumMessenger(first_dim)(story) if enumerated else story
 
-    guide_trace = poutine.trace(many(pair.guide, -depth - 2)).get_trace(**batch)
+    guide = pair.guide if shared is None else poutine.replay(pair.guide, trace=shared)
+    guide_trace = poutine.trace(many(guide, -depth - 2)).get_trace(**batch)
     replayed = poutine.replay(pair.model, trace=guide_trace)
     model_trace = poutine.trace(many(replayed, None)).get_trace(**batch)
     return prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)

@@ -7,7 +7,7 @@ a site ``log_library`` and a site ``x`` whose distribution has a ``log_mean``, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ..errors import StoryError, unknown_name
 from ..pair import Batch, Pair, as_pair
 from ..reading import tracing
 from ..reading.predictive import encode
+from ..reading.resampling import check_particles, posterior_draws
 from .annotated import cell_names, cells_of
 from .cells import unknown_level
 
@@ -79,6 +80,7 @@ def get_normalized_expression(
     transform_batch: Any = None,
     library_size: float | str = 1.0,
     n_samples: int = 25,
+    num_particles: int | None = None,
     return_mean: bool = True,
     seed: int = 0,
 ) -> Any:
@@ -96,6 +98,10 @@ def get_normalized_expression(
         goes with each draw of z.
     n_samples
         Draws from the posterior of each cell.
+    num_particles
+        ``None``: draws of the guide, whose intervals are too narrow if the ELBO was all that was
+        fitted. A number, say 500: each draw is taken from that many by importance weights, as in
+        :func:`vaeppl.encode`, and intervals hold the truth about as often as they say.
     return_mean
         Whether to return their mean, or the draws.
 
@@ -116,13 +122,15 @@ def get_normalized_expression(
     if isinstance(library_size, str) and library_size != "latent":
         raise ValueError(unknown_name("library_size", library_size, ["latent", "a number"]))
     _check_samples(n_samples)
+    check_particles(num_particles)
     pair, cells = as_pair(source), cells_of(source, data)
     parts = []
     with tracing.quiet(pair, seed=seed):
         batches = tracing.batches(pair, cells, rows_at_once(cells))
         codes = batch_codes(cells, transform_batch)
         for batch in batches:
-            drawn = (_scaled(pair, batch, codes, library_size) for _ in range(n_samples))
+            traces = _draws(pair, batch, n_samples, num_particles)
+            drawn = (_scaled(pair, batch, t, codes, library_size) for t in traces)
             parts.append({"expression": _mean(drawn) if return_mean else _side_by_side(drawn)})
     values = batches.joined(parts)["expression"].cpu().numpy()
     if return_mean:
@@ -156,7 +164,13 @@ def get_denoised_counts(source: Any, data: Any = None, **options: Any) -> Any:
 
 
 def get_latent_library_size(
-    source: Any, data: Any = None, *, n_samples: int = 200, level: float = 0.9, seed: int = 0
+    source: Any,
+    data: Any = None,
+    *,
+    n_samples: int = 200,
+    num_particles: int | None = None,
+    level: float = 0.9,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Return the posterior of each cell's library size ℓ, in counts.
 
@@ -166,6 +180,8 @@ def get_latent_library_size(
         As in :func:`get_latent_representation`.
     n_samples
         Draws from the posterior of each cell.
+    num_particles
+        As in :func:`get_normalized_expression`.
     level
         Probability of the interval, which leaves as much out below as above.
 
@@ -184,12 +200,13 @@ def get_latent_library_size(
     import pandas as pd
 
     _check_samples(n_samples)
+    check_particles(num_particles)
     pair, cells = as_pair(source), cells_of(source, data)
     parts = []
     with tracing.quiet(pair, seed=seed):
         batches = tracing.batches(pair, cells, rows_at_once(cells))
         for batch in batches:
-            traces = (poutine.trace(pair.guide).get_trace(**batch) for _ in range(n_samples))
+            traces = _draws(pair, batch, n_samples, num_particles)
             draws = torch.cat([_log_library(pair, t) for t in traces], dim=-1).exp()
             tails = torch.tensor([0.5 - level / 2, 0.5 + level / 2]).to(draws)
             lower, upper = draws.quantile(tails, dim=-1)
@@ -205,13 +222,17 @@ def shares(pair: Pair, batch: Batch, codes: Sequence[int | None]) -> Tensor:
 
     Must be called with the pair active.
     """
-    return _shares_and_library(pair, batch, codes)[0]
+    return _shares_and_library(pair, batch, next(_draws(pair, batch, 1, None)), codes)[0]
+
+
+def _draws(pair: Pair, batch: Batch, n_samples: int, num_particles: int | None) -> Iterator[Any]:
+    """Draw the latents of some cells, as traces of the guide."""
+    return posterior_draws(pair, batch, [poutine.Trace()] * n_samples, num_particles)
 
 
 def _shares_and_library(
-    pair: Pair, batch: Batch, codes: Sequence[int | None]
+    pair: Pair, batch: Batch, guide: Any, codes: Sequence[int | None]
 ) -> tuple[Tensor, Tensor]:
-    guide = poutine.trace(pair.guide).get_trace(**batch)
     log_l = _log_library(pair, guide)
     found = []
     for code in codes:
@@ -226,9 +247,9 @@ def _shares_and_library(
 
 
 def _scaled(
-    pair: Pair, batch: Batch, codes: Sequence[int | None], library_size: float | str
+    pair: Pair, batch: Batch, guide: Any, codes: Sequence[int | None], library_size: float | str
 ) -> Tensor:
-    log_rho, log_l = _shares_and_library(pair, batch, codes)
+    log_rho, log_l = _shares_and_library(pair, batch, guide, codes)
     if library_size == "latent":
         return (log_rho + log_l).exp()
     return log_rho.exp() * float(library_size)
