@@ -120,6 +120,10 @@ class GPVAE(Model):
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)), requires_grad=learn_alpha)
         self.kernel = gp.bound(kernel, latent_dim)
         self.given_columns = gp.columns_of(self.kernel)
+        if "x" in self.given_columns:
+            raise StoryError(
+                "the kernel is on 'x', which the story explains: put it on other columns"
+            )
         self.rank = gp.rank(self.kernel)
         self._make_weights()
 
@@ -225,9 +229,12 @@ class GPVAE(Model):
             With q(u) at its best given these latents.
         """
         below = vae.model
-        given = below.config()
-        if given["guide_family"] != "diagonal":
-            raise StoryError("the VAE below needs the diagonal guide family")
+        given = below.config() if isinstance(below, Model) else {}
+        if given.get("guide_family") != "diagonal":
+            raise StoryError(
+                "the story below is a fit of VAE with the diagonal guide family: "
+                "vaeppl.fit(VAE(...), data)"
+            )
         story = cls.for_data(
             data,
             kernel=kernel,

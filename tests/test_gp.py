@@ -220,6 +220,7 @@ def test_inducing_points_are_the_distinct_rows_or_spread_over_them(distinct, dim
         (lambda: gp.On("x", "rfb"), "unknown kernel 'rfb': did you mean 'rbf'"),
         (lambda: gp.On("x", "rbf", lenghtscale=1.0), "unknown hyperparameter of RBFKernel"),
         (lambda: gp.On("x", "rbf", fixed=["period"]), "Known: lengthscale"),
+        (lambda: gp.On("x", "rbf", lengthscale=-1.0), "lengthscale=-1.0 is no value for the RBF"),
         (lambda: gp.On("x", RBFKernel(), lengthscale=1.0), "has its options already"),
         (lambda: gp.On("x", 3), "a kernel is an object of gpytorch.kernels"),
         (lambda: gp.On("x", "rbf", inducing=[1.0, 2.0]), r"\(Q, D\), a row for each"),

@@ -534,6 +534,37 @@ def test_a_kernel_on_a_column_that_is_not_there_is_named():
         vaeppl.sample(model, 3)
     with pytest.raises(ColumnError, match="nothing for a kernel to be on"):
         GPVAE.for_data({"x": w["x"]})
+    with pytest.raises(StoryError, match="the kernel is on 'x', which the story explains"):
+        GPVAE.for_data(w, kernel=gp.On("x", "rbf") * gp.On("angle", "rbf"))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_kernel_on_values_that_are_missing_names_the_row(value):
+    w = columns()
+    bad = {**w, "angle": w["angle"].index_fill(0, torch.tensor(3), value)}
+    with pytest.raises(ColumnError, match=f"column 'angle' holds {value} at row 3; a kernel on it"):
+        GPVAE.for_data(bad, kernel=kernel())
+    model = story(GPVAE, w)
+    with pytest.raises(ColumnError, match=f"column 'angle' holds {value} at row 3"):
+        vaeppl.fit(model, bad, epochs=1, progress=False)
+    with pytest.raises(ColumnError, match=f"column 'angle' holds {value} at row 3; a kernel on it"):
+        gp.predict(model, bad, data=w)
+
+
+def test_a_kernel_without_a_batch_shape_serves_all_latents_and_one_of_another_size_is_refused():
+    w = columns()
+    v, _ = story(GPVAE, w).features({c: w[c] for c in ("angle", "features")})
+    assert v.shape == (N, 16)
+    with pytest.raises(StoryError, match=r"batch shape \(4,\); give batch_shape=\[3\]"):
+        story(GPVAE, w, kernel=kernel(batch_shape=[L + 1]))
+
+
+def test_what_has_no_process_predicts_nothing():
+    w = columns()
+    with pytest.raises(StoryError, match="VAE has no Gaussian process to predict with"):
+        gp.predict(VAE(D, 2, hidden=(4,)), w, data=w)
+    with pytest.raises(ValueError, match="num_samples is the number of draws, 0 or more; given -1"):
+        gp.predict(story(GPVAE, w), w, data=w, num_samples=-1)
 
 
 def test_the_exact_story_takes_all_rows_and_no_others():
@@ -591,8 +622,13 @@ def test_a_vae_with_another_guide_is_no_start():
         VAE(D, 2, likelihood=Normal(), guide_family="full_rank", hidden=(4,)),
         data, epochs=1, progress=False,
     )  # fmt: skip
-    with pytest.raises(StoryError, match="diagonal guide family"):
-        GPVAE.above(vae, data, kernel=gp.On("time", "rbf"))
+    other = vaeppl.fit(
+        GPVAE.for_data(data, kernel=gp.On("time", "rbf"), latent_dim=2, hidden=(4,)),
+        data, epochs=1, progress=False,
+    )  # fmt: skip
+    for below in (vae, other, VAE(D, 2, hidden=(4,))):
+        with pytest.raises(StoryError, match="a fit of VAE with the diagonal guide family"):
+            GPVAE.above(below, data, kernel=gp.On("time", "rbf"))
 
 
 def test_codes_beyond_the_table_are_named_before_the_fit():

@@ -234,9 +234,9 @@ class On(_Composable, Kernel):
         Raises
         ------
         ColumnError
-            If the data have no such column.
+            If the data have no such column, or it holds NaN or infinity.
         """
-        x = _column(columns, self.column)
+        x = finite(columns, self.column)
         changed: dict[str, Any] = {"dim": x.shape[1]}
         if not self.is_exact and self.inducing is None:
             with torch.no_grad():
@@ -329,8 +329,20 @@ def _kernel(kernel: Any, options: dict[str, Any]) -> Kernel:
     made = cls(**arguments)
     for name in options.keys() - taken:
         _raw(made, name)
-    made.initialize(**{k: v for k, v in options.items() if k not in taken})
+    _start(made, {k: v for k, v in options.items() if k not in taken})
     return made
+
+
+def _start(kernel: Kernel, values: dict[str, Any]) -> None:
+    """Set hyperparameters."""
+    for name, value in values.items():
+        try:
+            kernel.initialize(**{name: value})
+        except RuntimeError as error:
+            raise ValueError(
+                f"{name}={value} is no value for the {type(kernel).__name__}: {name} must be "
+                "positive and finite, or within the kernel's own constraint"
+            ) from error
 
 
 def _raw(kernel: Kernel, name: str) -> Tensor:
@@ -343,7 +355,7 @@ def _raw(kernel: Kernel, name: str) -> Tensor:
     raise ValueError(unknown_name(f"hyperparameter of {type(kernel).__name__}", name, known))
 
 
-def _column(columns: Mapping[str, Tensor], name: str) -> Tensor:
+def _column(columns: Any, name: str) -> Tensor:
     """Return a column as ``(N, D)``, float64."""
     if name not in columns:
         raise ColumnError(
@@ -352,6 +364,19 @@ def _column(columns: Mapping[str, Tensor], name: str) -> Tensor:
         )
     x = torch.as_tensor(columns[name])
     return (x.unsqueeze(-1) if x.ndim == 1 else x.flatten(1)).double()
+
+
+def finite(columns: Any, name: str) -> Tensor:
+    """Return a column as ``(N, D)``, float64, after a look at its values."""
+    x = _column(columns, name)
+    bad = torch.nonzero(~x.isfinite())
+    if len(bad):
+        row, entry = bad[0].tolist()
+        raise ColumnError(
+            f"column {name!r} holds {x[row, entry].item()} at row {row}; a kernel on it needs "
+            "finite values: drop the row or fill the entry"
+        )
+    return x
 
 
 def _spread(x: Tensor, num: int) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..data import Data, as_data, minibatches
 from ..distributions import centre
-from ..errors import ColumnError
+from ..errors import ColumnError, StoryError
 from ..pair import as_pair
 from ..reading import tracing
+from .kernels import finite
 from .weights import Weights, WeightSums, values_given
 
 __all__ = ["Prediction", "posterior", "predict", "weight_sums"]
@@ -65,7 +66,7 @@ def posterior(source: Any, data: Any) -> Weights:
 def weight_sums(source: Any, data: Any) -> WeightSums:
     """Encode all rows, and add up what their latents say of the weights."""
     pair = as_pair(source)
-    story: Any = pair.source[0]
+    story = _story(pair)
     sums = WeightSums()
     with tracing.quiet(pair):
         for batch in _parts(tracing.resident(pair, data)):
@@ -110,10 +111,14 @@ def predict(
     Raises
     ------
     ColumnError
-        If there are no rows to learn from, or a column is missing.
+        If there are no rows to learn from, a column is missing, or one holds NaN or infinity.
+    StoryError
+        If the story has no Gaussian process.
     """
     pair = as_pair(source)
-    story: Any = pair.source[0]
+    story = _story(pair)
+    if num_samples < 0:
+        raise ValueError(f"num_samples is the number of draws, 0 or more; given {num_samples}")
     if weights is None:
         known = data if data is not None else getattr(source, "train", None)
         if not isinstance(known, (Data, dict)) and data is None:
@@ -126,11 +131,23 @@ def predict(
             f"the kernel is on column {missing[0]!r}, which `given` lacks: it has "
             f"{', '.join(map(repr, columns.keys()))}"
         )
+    for name in story.given_columns:
+        finite(columns, name)
     rows = columns.columns(*story.given_columns).to(pair.device, dtype=pair.dtype)
     with tracing.quiet(pair, seed=seed):
         draws = _draw(weights, num_samples)
         parts = [_predict_part(story, w, weights, draws) for w in _parts(rows)]
     return _joined(parts)
+
+
+def _story(pair: Any) -> Any:
+    story = pair.source[0]
+    if not hasattr(story, "q_z") or not hasattr(story, "features"):
+        raise StoryError(
+            f"{pair.name} has no Gaussian process to predict with: pass a fit of GPVAE or "
+            "ExactGPVAE"
+        )
+    return story
 
 
 def _parts(rows: Data) -> Any:
