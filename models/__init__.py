@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .m1m2 import M1M2 as M1M2
     from .m2 import M2 as M2
     from .m2 import M2Gumbel as M2Gumbel
+    from .noisy_or import NoisyOR as NoisyOR
     from .ppca import PPCA as PPCA
     from .scvi import SCANVI as SCANVI
     from .scvi import SCVI as SCVI
@@ -86,6 +87,12 @@ CATALOGUE = (
         "z = g(x̃), x ~ p(x | f(z)): plain, tied, sparse, denoising with walkback",
         "Vincent et al. 2008; Bengio et al. 2013",
     ),
+    Entry(
+        "noisy_or",
+        "NoisyOR",
+        "z ~ Bernoulli(π), x ~ Bernoulli(1 - exp(-(b + W z))), binary causes",
+        "Shwe et al. 1991; Saul, Jaakkola & Jordan 1996",
+    ),
 )
 
 __all__ = [
@@ -106,6 +113,7 @@ __all__ = [
     "FactorAnalysis",
     "HierarchicalVAE",
     "M2Gumbel",
+    "NoisyOR",
     "Regression",
     "SparseCoding",
 ]

@@ -528,3 +528,19 @@ def test_what_is_no_count_is_refused(kind, x):
 def test_parameters_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_vectors_of_zeros_and_ones_have_the_probabilities_given():
+    probs = torch.rand(5, 8, dtype=torch.double)
+    probs = probs / probs.sum(1, keepdim=True)
+    q = distributions.BinaryVectors(probs.log())
+    every = q.enumerate_support()
+    assert every.shape == (8, 5, 3) and torch.equal(every[5, 0], torch.tensor([1.0, 0, 1]).double())
+    assert torch.allclose(q.log_prob(every).exp().T, probs)
+    assert torch.allclose(q.mean, (probs.T[..., None] * every).sum(0))
+    draws = q.sample((20_000,))
+    assert torch.allclose(draws.mean(0), q.mean, atol=0.02)
+    assert torch.allclose(draws.var(0), q.variance, atol=0.02)
+    assert torch.allclose(q.expand((2, 5)).log_prob(every[:, None]).exp()[:, 0].T, probs)
+    with pytest.raises(ValueError, match="6 logits are none for each"):
+        distributions.BinaryVectors(torch.zeros(6))

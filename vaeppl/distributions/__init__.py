@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .binary import Bernoulli, ContinuousBernoulli
+from .binary import Bernoulli, BinaryVectors, ContinuousBernoulli
 from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
 from .mixed import MixedColumns, centre
 
 __all__ = [
     "Bernoulli",
+    "BinaryVectors",
     "ContinuousBernoulli",
     "MixedColumns",
     "NegativeBinomial",

@@ -8,7 +8,7 @@ import torch
 from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.distributions import Independent, kl_divergence
+from torch.distributions import Bernoulli, Independent, kl_divergence
 
 from .sites import Site, sample_sites
 
@@ -51,6 +51,10 @@ def _kl(p: Any, q: Any, value: Tensor, exact: bool) -> Tensor:
     """KL(q || p), exactly if that is wanted and known, else log q - log p at the draw."""
     # Of a point mass the draw is exact, and Pyro's closed form forgets its log_density.
     if exact and not isinstance(getattr(q, "base_dist", q), Delta):
+        if isinstance(q, Bernoulli) and isinstance(p, Bernoulli):
+            # PyTorch's formula for these two alone does not broadcast.
+            shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
+            p, q = p.expand(shape), q.expand(shape)
         try:
             kl: Tensor = kl_divergence(q, p)
             return kl.expand(torch.broadcast_shapes(kl.shape, q.batch_shape))
