@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -11,6 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from . import cli_story
+from .cli_arguments import (
+    Columns,
+    DataOptions,
+    LikelihoodName,
+    ModelName,
+    PriorName,
+    Settings,
+    build_story,
+    load_data,
+    pairs,
+    value,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,19 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+for command in (cli_story.new, cli_story.show, cli_story.check):
+    app.command()(command)
 
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="An argument of the model, NAME=VALUE, e.g. latent_dim=2."),
-]
-DataOptions = Annotated[
-    list[str] | None,
-    typer.Option("--data-option", help="An option of the data, NAME=VALUE: binarize=dynamic."),
-]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option("--column", help="A model's column from a table's: x=length,mass or y=rings."),
-]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
 OtherData = Annotated[str | None, typer.Option(help="Other rows; those of the run if not given.")]
 Split = Annotated[str | None, typer.Option(help="train, valid, test or all; test if there is one.")]
@@ -68,7 +71,7 @@ def data() -> None:
 
 @app.command()
 def fit(
-    model: Annotated[str, typer.Argument(help="A name (see `vaeppl models`), or FILE.py:Class.")],
+    model: ModelName,
     data: Annotated[str, typer.Option(help="A name (see `vaeppl data`), or a file.")] = "digits",
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 100,
     seed: Annotated[int, typer.Option(help="Fixes weights, order and draws.")] = 0,
@@ -90,13 +93,8 @@ def fit(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a rise.")
     ] = None,
-    likelihood: Annotated[
-        str | None,
-        typer.Option(help="Likelihood and its arguments: normal:predicted, binomial:16."),
-    ] = None,
-    prior: Annotated[
-        str | None, typer.Option(help="Prior and its arguments: laplace, mixture:20.")
-    ] = None,
+    likelihood: LikelihoodName = None,
+    prior: PriorName = None,
     labels_per_class: Annotated[
         int | None, typer.Option(help="Hide all labels of column y but so many of each class.")
     ] = None,
@@ -112,25 +110,15 @@ def fit(
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Fit a model to data, and write the run into a folder."""
-    from . import catalogue, likelihoods, priors
     from .training.fit import fit as fit_model
 
-    rows = _load_data(data, data_options, columns)
+    rows = load_data(data, data_options, columns)
     if labels_per_class is not None:
         rows = rows.few_labels("y", per_class=labels_per_class, seed=seed)
-    arguments = _pairs(settings)
-    if prior is not None:
-        arguments["prior"] = _named(priors.get, prior)
-    cls = catalogue.find(model)
-    if likelihood is not None:
-        has_own_names = "likelihood" not in cls.likelihood_columns
-        arguments["likelihood"] = (
-            likelihood if has_own_names else _named(likelihoods.get, likelihood)
-        )
-    story = catalogue.build_for(cls, rows.train, arguments)
-    if "likelihood" not in arguments and hasattr(story, "likelihood"):
+    story, chosen = build_story(model, rows, settings, likelihood, prior)
+    if chosen:
         console.print(f"likelihood chosen from the data: {story.likelihood}", soft_wrap=True)
-    folder = out or Path("runs") / f"{cls.__name__.lower()}-{Path(data).stem}"
+    folder = out or Path("runs") / f"{type(story).__name__.lower()}-{Path(data).stem}"
     result = fit_model(
         story,
         rows,
@@ -143,7 +131,7 @@ def fit(
         lr_schedule=lr_schedule,
         estimator=estimator,
         num_particles=num_particles,
-        kl_weight=_value(kl_weight),
+        kl_weight=value(kl_weight),
         free_bits=free_bits,
         clip_norm=clip_norm,
         valid=valid,
@@ -151,7 +139,7 @@ def fit(
         accelerator=accelerator,
         devices=devices,
         precision=precision,
-        compile=_value(compile),
+        compile=value(compile),
         progress=not quiet,
     )
     console.print(str(result), soft_wrap=True)
@@ -236,7 +224,7 @@ def plot(
 
 @app.command("compare-estimators")
 def compare_estimators(
-    model: Annotated[str, typer.Argument(help="A name (see `vaeppl models`), or FILE.py:Class.")],
+    model: ModelName,
     data: Annotated[str, typer.Option(help="A name (see `vaeppl data`), or a file.")] = "digits",
     estimators: Annotated[
         str | None, typer.Option(help="Names, by commas (see `vaeppl estimators`).")
@@ -265,7 +253,7 @@ def compare_estimators(
 
     if mode not in ("frozen", "trained", "both"):
         raise typer.BadParameter(f"--mode is frozen, trained or both; given {mode!r}")
-    rows = _load_data(data, data_options, columns)
+    rows = load_data(data, data_options, columns)
     cls = catalogue.find(model)
     names = DEFAULT if estimators is None else [e.strip() for e in estimators.split(",")]
     try:
@@ -283,11 +271,11 @@ def compare_estimators(
     found = []
     if mode != "trained":
         # At weights half way: neither those of the start nor those of one estimator's end.
-        story = catalogue.build_for(cls, rows.train, _pairs(settings))
+        story = catalogue.build_for(cls, rows.train, pairs(settings))
         half = fit_model(story, rows, epochs=max(1, epochs // 2), seed=seed, lr=lr, progress=False)
         found.append(compare(half, rows, repeats=repeats, **common))
     if mode != "frozen":
-        story = catalogue.build_for(cls, rows.train, _pairs(settings))
+        story = catalogue.build_for(cls, rows.train, pairs(settings))
         found.append(
             compare(
                 story, rows, mode="trained", epochs=epochs, lr=lr, seeds=seeds, jobs=jobs, **common
@@ -349,15 +337,6 @@ def demo(
         console.print(f"  {path}", soft_wrap=True)
 
 
-def _load_data(
-    source: str, options: list[str] | None, columns: list[str] | None, **like: Any
-) -> Data:
-    from .data import as_data
-
-    chosen = {k: _listed(v) for k, v in (_split(c, "--column") for c in columns or [])}
-    return as_data(source, columns=chosen or None, **like, **_pairs(options, "--data-option"))
-
-
 def _load_run(
     run: Path,
     model: str | None,
@@ -385,7 +364,7 @@ def _load_run(
     if data is not None:
         # Levels and genes have the codes and the order of the cells that were fitted.
         like = {"like": result.schema, "optional": result.pair.partly_observed}
-        rows = _load_data(data, options, columns, **(like if data.endswith(".h5ad") else {}))
+        rows = load_data(data, options, columns, **(like if data.endswith(".h5ad") else {}))
     elif config["data"].get("origin"):
         rows = from_origin(config["data"]["origin"])
     else:
@@ -397,36 +376,6 @@ def _part(rows: Data, split: str | None) -> tuple[Data, str]:
     """Return the rows of a split: the test rows if there are any and nothing is asked for."""
     name = split or ("test" if rows.has_split("test") else "all")
     return (rows, "all") if name == "all" else (getattr(rows, name), name)
-
-
-def _pairs(settings: list[str] | None, flag: str = "--set") -> dict[str, Any]:
-    return {k: _value(v) for k, v in (_split(s, flag) for s in settings or [])}
-
-
-def _split(text: str, flag: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise typer.BadParameter(f"{flag} takes NAME=VALUE; given {text!r}")
-    return name.strip(), value.strip()
-
-
-def _listed(text: str) -> str | list[str]:
-    return text.split(",") if "," in text else text
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _named(get: Any, text: str) -> Any:
-    """Build an object from ``name:argument,argument,key=value``."""
-    name, _, rest = text.partition(":")
-    parts = [p for p in rest.split(",") if p]
-    positional = [_value(p) for p in parts if "=" not in p]
-    return get(name, *positional, **_pairs([p for p in parts if "=" in p]))
 
 
 def _shows() -> bool:

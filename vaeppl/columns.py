@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from .config import Configurable
 from .data import Data
-from .errors import ColumnError
+from .errors import ColumnError, StoryError
 from .pair import Pair
 
 __all__ = ["check_columns", "entry_in_words"]
@@ -31,6 +31,11 @@ def check_columns(pair: Pair, data: Data, required: Sequence[str] | None = None)
     ColumnError
         The message names the column, and the row where there is one.
     """
+    if not pair.columns:
+        raise StoryError(
+            f"{pair.name} takes no column: write `def model(self, x=None)` and "
+            "`def guide(self, x)`, with the names of the columns as arguments"
+        )
     present = [c for c in pair.columns if c in data]
     required = pair.required_to_fit if required is None else required
     missing = [c for c in required or pair.columns if c not in data]

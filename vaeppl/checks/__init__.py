@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .fast import Checked, check, check_all_rows, check_batch_size
 from .findings import Finding, Line, Report
-from .full import check_story
+from .full import check as check_story
 from .values import CHUNK
 
 __all__ = [

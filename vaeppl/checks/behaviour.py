@@ -18,7 +18,18 @@ from ..reading.tracing import (
     site_log_prob,
 )
 from ..training.seeds import seeded
-from .case import Case, DoesNotRun, changed, latents, looking, moved, same, terms, words_of
+from .case import (
+    Case,
+    DoesNotRun,
+    changed,
+    latents,
+    looking,
+    moved,
+    same,
+    score,
+    terms,
+    words_of,
+)
 from .findings import Finding
 from .lines import line_of_error, line_of_function
 
@@ -42,7 +53,7 @@ def check_leaks(case: Case) -> Iterator[Finding]:
     with looking(case, training=True):
         guide, model = _both(case, case.batch, drawn)
     with looking(case, training=True):
-        guide_2, model_2 = _both(case, last, drawn)
+        guide_2, model_2 = _both(case, last, _other_last_draw(drawn, case.few))
     for role, first, second in (("model", model, model_2), ("guide", guide, guide_2)):
         here, there = (terms(trace, case.few) for trace in (first, second))
         for name in changed(here, there, slice(None, -1))[:1]:
@@ -70,6 +81,24 @@ def _other_last_row(case: Case) -> dict[str, Tensor]:
         differs = ((rest != own) & ~(rest.isnan() & own.isnan())).sum(1)
         found[name] = torch.cat([values[:-1], values[int(differs.argmax())][None]])
     return found
+
+
+def _other_last_draw(trace: Any, rows: int) -> Any:
+    """Return a trace whose last row has the latents of the first."""
+    other = poutine.Trace()
+    for name, site in latents(trace).items():
+        frame = rows_frame(site, rows)
+        site = site.copy()
+        if (
+            frame is not None
+            and (dim := (frame.dim or 0) - site["fn"].event_dim) >= -site["value"].ndim
+        ):
+            first, kept = (
+                site["value"].narrow(dim, start, n) for start, n in ((0, 1), (0, rows - 1))
+            )
+            site["value"] = torch.cat([kept, first], dim)
+        other.add_node(name, **site)
+    return other
 
 
 def _has_batch_norm(case: Case) -> bool:
@@ -185,7 +214,7 @@ def _first_particle_term(site: Any, depth: int, rows: int) -> Tensor | None:
     """Return log p of each row for the first particle."""
     if rows_frame(site, rows) is None:
         return None
-    term = row_term(site_log_prob(site), site, rows, depth)
+    term = row_term(score(site), site, rows, depth)
     return term.reshape(-1, term.shape[-1])[0]
 
 

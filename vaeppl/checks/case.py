@@ -16,10 +16,20 @@ from torch import Tensor
 from ..data import Data
 from ..pair import Batch, Pair
 from ..reading.tracing import FEW_ROWS, quiet, row_term, rows_frame, site_log_prob
+from ..structure import base_of
 from .findings import Finding, Line
 from .lines import Located, line_of_error
 
-__all__ = ["Case", "DoesNotRun", "latents", "make_case", "observed", "store_apart", "terms"]
+__all__ = [
+    "Case",
+    "DoesNotRun",
+    "latents",
+    "make_case",
+    "observed",
+    "score",
+    "store_apart",
+    "terms",
+]
 
 
 class DoesNotRun(Exception):
@@ -173,15 +183,24 @@ def moved(case: Case, size: float = 0.3, *, seed: int = 1) -> Iterator[None]:
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter, values in before:
-            unit = float(values.std()) if values.numel() > 1 else 0.0
             step = torch.randn(values.shape, generator=noise).to(values)
-            parameter.add_(size * max(unit, 0.1) * step)
+            parameter.add_(size * _unit(values) * (step if len(values.unique()) > 1 else 1.0))
     try:
         yield
     finally:
         with torch.no_grad():
             for parameter, values in before:
                 parameter.copy_(values)
+
+
+def _unit(values: Tensor) -> float:
+    """Return by how much a parameter may well move: its spread, or twice its size if it has none.
+
+    A scale that starts at 1 and is not kept positive is so moved below 0, or to 3.
+    """
+    spread = float(values.std()) if values.numel() > 1 else 0.0
+    size = float(values.abs().max()) if values.numel() else 0.0
+    return max(spread or 2 * size, 0.1)
 
 
 def words_of(error: Exception) -> str:
@@ -213,9 +232,17 @@ def terms(trace: Any, rows: int) -> dict[str, Tensor]:
     found = {}
     for site in _sites(trace):
         if rows_frame(site, rows) is not None:
-            term = row_term(site_log_prob(site), site, rows, depth)
+            term = row_term(score(site), site, rows, depth)
             found[site["name"]] = term.reshape(-1, term.shape[-1])[0]
     return found
+
+
+def score(site: Any) -> Tensor:
+    """Return log p of a site; of a point mass, where it lies: its density is 0 or infinite."""
+    if type(base_of(site["fn"])).__name__ != "Delta":
+        return site_log_prob(site)
+    value = site["value"]
+    return value.sum(tuple(range(-site["fn"].event_dim, 0))) if site["fn"].event_dim else value
 
 
 def _sites(trace: Any) -> list[Any]:

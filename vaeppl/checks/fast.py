@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyro.infer.autoguide import AutoGuide
 
@@ -140,10 +140,21 @@ def _in_one_case(case: Case) -> Iterator[Finding]:
                 raise
             case.model = case.run("model", replayed=case.guide)
         except DoesNotRun as failure:
-            yield failure.finding
+            yield from _draws_to_blame(case) or [failure.finding]
             return
         for one in CHECKS:
             yield from one(case)
+
+
+def _draws_to_blame(case: Case) -> list[Finding]:
+    """Return how the guide's draws differ in shape from the model's own, with which it runs."""
+    if case.guide is None:
+        return []
+    try:
+        alone = replace(case, model=case.run("model"))
+    except DoesNotRun:
+        return []
+    return list(sites.check_events(alone))
 
 
 def _values_to_blame(case: Case) -> list[Finding]:

@@ -13,13 +13,13 @@ from .case import Case, DoesNotRun
 from .findings import Finding, Report
 from .lines import line_of_error
 
-__all__ = ["check_story"]
+__all__ = ["check"]
 
 OF_CASES: tuple[Callable[[Case], Iterator[Finding]], ...] = (*behaviour.CHECKS, *prior.CHECKS)
 BEFORE_A_FIT = 6  # columns, batch size, labels, runs, values, scaling: beside fast.CHECKS
 
 
-def check_story(
+def check(
     model: Any,
     data: Any,
     *,
@@ -56,7 +56,7 @@ def check_story(
     >>> import torch
     >>> from vaeppl.models import VAE
     >>> x = (torch.rand(200, 12) < 0.3).float()
-    >>> print(check_story(VAE(12, 2, hidden=(16,)), {"x": x}))
+    >>> print(check(VAE(12, 2, hidden=(16,)), {"x": x}))
     VAE: nothing wrong (24 checks)
     """
     rows = as_data(data).train

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pyro
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ..estimators.elbo import ELBO
 from ..training.seeds import seeded
-from .case import Case, store_apart, words_of
+from .case import Case, moved, store_apart, words_of
 from .findings import Finding, Line
 from .lines import line_of_attribute, line_of_error
 
@@ -25,12 +26,7 @@ def check_gradients(cases: Sequence[Case]) -> Iterator[Finding]:
     found: dict[str, Tensor | None] = {}
     for case in cases:
         try:
-            for name, gradient in _gradients(case).items():
-                before = found.get(name)
-                if gradient is None:
-                    found.setdefault(name, None)
-                else:
-                    found[name] = gradient if before is None else before + gradient
+            _add(found, _gradients(case))
         except Exception as error:
             yield Finding(
                 "error",
@@ -43,6 +39,7 @@ def check_gradients(cases: Sequence[Case]) -> Iterator[Finding]:
             return
     unreached = [n for n, g in found.items() if g is None]
     still = [n for n, g in found.items() if g is not None and not g.any()]
+    still = still and _still(cases, still)
     lost = [n for n, g in found.items() if g is not None and not g.isfinite().all()]
     for names, severity, what, why, mend in (
         (
@@ -78,15 +75,36 @@ def check_gradients(cases: Sequence[Case]) -> Iterator[Finding]:
             )
 
 
-def _gradients(case: Case) -> dict[str, Tensor | None]:
-    """Return the gradient of the ELBO for each parameter that is to be fitted."""
+def _add(found: dict[str, Tensor | None], gradients: dict[str, Tensor | None]) -> None:
+    """Add gradients, of which some may be ``None``."""
+    for name, gradient in gradients.items():
+        before = found.get(name)
+        found[name] = before if gradient is None else gradient + (0 if before is None else before)
+
+
+def _still(cases: Sequence[Case], names: Sequence[str]) -> list[str]:
+    """Return the parameters whose gradient is zero elsewhere too: not by a layer of zeros."""
+    found: dict[str, Tensor | None] = {}
+    for case in cases:
+        _add(found, _gradients(case, step=0.3))
+    return [n for n in names if (g := found.get(n)) is None or not g.any()]
+
+
+def _gradients(case: Case, step: float = 0.0) -> dict[str, Tensor | None]:
+    """Return the gradient of the ELBO for each parameter that is to be fitted.
+
+    ``step`` says how far the parameters are moved before.
+    """
     pair = case.pair
     training = {m: m.training for m in pair.modules()}
     buffers = {n: b.clone() for n, b in pair.named_buffers()}
     pair.train()
     try:
-        with seeded(0), pair.active(case.full), store_apart():
-            loss = ELBO(num_particles=2).differentiable_loss(pair.model, pair.guide, **case.batch)
+        with seeded(0), pair.active(case.full), store_apart(), ExitStack() as stack:
+            if step:
+                case.run("model", replayed=case.run("guide"))  # makes the parameters of the store
+            stack.enter_context(moved(case, step))
+            loss = ELBO().differentiable_loss(pair.model, pair.guide, **case.batch)
             named: dict[str, Tensor] = {
                 n.removeprefix("story."): p for n, p in pair.named_parameters()
             }

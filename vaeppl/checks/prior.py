@@ -100,6 +100,7 @@ def check_finite(case: Case) -> Iterator[Finding]:
         ("for the largest values of the data", _extreme_rows(case), 1.0, 0.0),
         (f"where latents lie {STRETCH:g} times farther out", case.batch, STRETCH, 0.0),
         ("after parameters moved as in a fit", case.batch, 1.0, STEPS),
+        ("after parameters moved as in a fit", case.batch, 1.0, -STEPS),
     ):
         with looking(case):
             try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from pyro.infer.autoguide import AutoGuide
 
 from ..estimators.sites import is_beside_the_story
+from ..structure import base_of
 from .case import Case, latents, observed
 from .findings import Finding
 from .lines import line_of_function
@@ -23,7 +24,8 @@ def check_latents(case: Case) -> Iterator[Finding]:
     """Check that each latent of the model is drawn by the guide, and nothing else."""
     pair = case.pair
     in_model, in_guide = latents(case.model), latents(case.guide)
-    for name in (n for n in in_model if n not in in_guide):
+    missing = [n for n in in_model if n not in in_guide]
+    for name in missing:
         line = case.line("model", name)
         if name in case.batch:
             yield Finding(
@@ -60,7 +62,10 @@ def check_latents(case: Case) -> Iterator[Finding]:
                 name,
                 line,
             )
-    for name in (n for n in in_guide if n not in in_model):
+    extra = [n for n in in_guide if n not in in_model]
+    if len(extra) == len(missing) == 1:  # one latent under two names, which was told above
+        return
+    for name in extra:
         if not in_guide[name]["infer"].get("is_auxiliary"):
             what = "observed" if name in observed(case.model) else "absent"
             yield Finding(
@@ -169,12 +174,21 @@ def check_batches(case: Case) -> Iterator[Finding]:
             fn, value = site["fn"], site["value"]
             plates = {f.dim for f in site["cond_indep_stack"]}
             shapes = (value.shape[: value.ndim - fn.event_dim], fn.batch_shape)
-            for batch in shapes:
-                if any(size > 1 and i - len(batch) not in plates for i, size in enumerate(batch)):
-                    yield _not_in_plates(case, role, name, tuple(batch), len(plates))
-                    break
+            outside = [b for b in shapes if _has_other_dims(b, plates)]
+            if outside:
+                yield _not_in_plates(case, role, name, tuple(outside[0]), len(plates))
             else:
                 yield from _check_width(case, role, name, site)
+
+
+def _has_other_dims(batch: Sequence[int], plates: Collection[int | None]) -> bool:
+    """Tell whether a batch shape has dimensions that belong to no plate."""
+    return any(size > 1 and i - len(batch) not in plates for i, size in enumerate(batch))
+
+
+def _is_outside(site: Any) -> bool:
+    """Tell whether a site has a batch shape but stands in no plate."""
+    return not site["cond_indep_stack"] and _has_other_dims(site["fn"].batch_shape, ())
 
 
 def _not_in_plates(case: Case, role: str, name: str, batch: Any, plates: int) -> Finding:
@@ -215,6 +229,8 @@ def check_plates(case: Case) -> Iterator[Finding]:
             continue
         mine = {f.name: f.full_size or f.size for f in p_site["cond_indep_stack"]}
         theirs = {f.name: f.full_size or f.size for f in q_site["cond_indep_stack"]}
+        if _is_outside(p_site) or _is_outside(q_site):
+            continue  # told by check_batches
         if mine != theirs:
             yield Finding(
                 "error",
@@ -321,7 +337,7 @@ def check_drawn(case: Case) -> Iterator[Finding]:
         yield Finding(
             "error" if needs_path else "warning",
             "not-reparametrised",
-            f"latent {name!r} ({_kind(fn)}) cannot be reparametrised"
+            f"latent {name!r} ({type(base_of(fn)).__name__}) cannot be reparametrised"
             + (f", but estimator={case.estimator!r} needs its path" if needs_path else ""),
             "its gradient is that of the score function, and varies much with one particle",
             f"{enumerated}; or {other}" if few else other,
@@ -333,12 +349,6 @@ def check_drawn(case: Case) -> Iterator[Finding]:
 NEED_PATHS = ("stl", "dreg", "piwae", "tail_adaptive", "dreg_wake_sleep", "capacity", "adversarial")
 SCORES = ("score_function", "vimco", "iwae", "renyi", "tvo", "wake_sleep", "evolution", "vr_max",
           "miwae", "ciwae", "trace_graph_elbo")  # fmt: skip
-
-
-def _kind(fn: Any) -> str:
-    while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
-        fn = fn.base_dist
-    return type(fn).__name__
 
 
 def check_autoguide(case: Case, trace: Any) -> Iterator[Finding]:
