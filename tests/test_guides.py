@@ -15,12 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaeppl import guides
-from vaeppl.guides import SCALE_FLOOR, DiagonalNormal, Family, Flow, FullRankNormal
+from vaeppl.guides import (
+    SCALE_FLOOR,
+    DiagonalNormal,
+    Family,
+    Flow,
+    FullRankNormal,
+    LowRankNormal,
+)
 
 pytestmark = pytest.mark.usefixtures("double")
 
-FAMILIES = [DiagonalNormal(), FullRankNormal(), Flow(hidden=(8,))]
-ids = ["diagonal", "full_rank", "flow"]
+FAMILIES = [DiagonalNormal(), FullRankNormal(), LowRankNormal(), Flow(hidden=(8,))]
+ids = ["diagonal", "full_rank", "low_rank", "flow"]
 
 
 def bound(family, latent_dim, in_dim=3, spread=0.7):
@@ -50,6 +57,16 @@ def test_full_rank_normal_against_scipy():
     factor[np.diag_indices(3)] = diagonal
     z = np.random.randn(20, 3)
     exact = scipy.stats.multivariate_normal(loc, factor @ factor.T).logpdf(z)
+    np.testing.assert_allclose(q(h).log_prob(torch.tensor(z)).detach().numpy(), exact)
+
+
+def test_low_rank_normal_against_scipy():
+    q, h = bound(LowRankNormal(2), 4), torch.randn(3)
+    loc, raw, entries = (t.detach() for t in q.head(h).split([4, 4, 8]))
+    factor = entries.reshape(4, 2) / math.sqrt(2)
+    covariance = factor @ factor.T + torch.diag((F.softplus(raw) + SCALE_FLOOR).square())
+    z = np.random.randn(20, 4)
+    exact = scipy.stats.multivariate_normal(loc.numpy(), covariance.numpy()).logpdf(z)
     np.testing.assert_allclose(q(h).log_prob(torch.tensor(z)).detach().numpy(), exact)
 
 
@@ -172,7 +189,7 @@ def test_the_flows_library_does_not_switch_validation_off():
 
 def test_families_by_name():
     assert [type(guides.get(n)) for n in guides.available()] == [
-        DiagonalNormal, FullRankNormal, Flow,
+        DiagonalNormal, FullRankNormal, LowRankNormal, Flow,
     ]  # fmt: skip
     own = Flow(3, hidden=(5,))
     assert guides.get(own) is own

@@ -14,8 +14,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from .config import Configurable
-from .errors import by_name
+from ..config import Configurable
+from ..errors import by_name
 
 # zuko switches the validation of all of torch's distributions off when it is imported.
 _VALIDATES = torch.distributions.Distribution._validate_args
@@ -29,6 +29,8 @@ __all__ = [
     "Flow",
     "FullRankNormal",
     "GumbelSoftmax",
+    "LowRankNormal",
+    "SCALE_FLOOR",
     "available",
     "get",
 ]
@@ -100,6 +102,35 @@ class FullRankNormal(Family):
         diagonal = F.softplus(raw.diagonal(dim1=-2, dim2=-1)) + SCALE_FLOOR
         tril = raw.tril(-1) + torch.diag_embed(diagonal)
         return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False)
+
+
+class LowRankNormal(Family):
+    """q(z | h) = N(m(h), W(h) W(h)ᵀ + diag d(h)²), W with a few columns only.
+
+    Parameters
+    ----------
+    rank
+        Columns of W; at most as many as z has entries.
+    """
+
+    def __init__(self, rank: int = 2) -> None:
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"a rank is at least 1; given {rank}")
+        self.rank = rank
+
+    def make_parameters(self, in_dim: int, latent_dim: int) -> None:
+        """Create the linear map to the mean, the raw scale and W."""
+        self.columns = min(self.rank, latent_dim)
+        self.head = nn.Linear(in_dim, latent_dim * (2 + self.columns))
+
+    def forward(self, h: Tensor) -> TorchDistribution:
+        """Return the normal of low rank."""
+        n = self.latent_dim
+        loc, raw, entries = self.head(h).split([n, n, n * self.columns], dim=-1)
+        factor = entries.unflatten(-1, (n, self.columns)) / self.columns**0.5
+        variance = (F.softplus(raw) + SCALE_FLOOR).square()
+        return dist.LowRankMultivariateNormal(loc, factor, variance, validate_args=False)
 
 
 class Flow(Family):
@@ -236,6 +267,7 @@ class GumbelSoftmax(dist.OneHotCategorical):
 _NAMED: dict[str, type[Family]] = {
     "diagonal": DiagonalNormal,
     "full_rank": FullRankNormal,
+    "low_rank": LowRankNormal,
     "flow": Flow,
 }
 
