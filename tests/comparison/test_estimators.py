@@ -206,6 +206,28 @@ def test_latents_that_are_summed_out(bits):
     assert "cannot sum out y" in reasons["stl"]
 
 
+class Implicit(Linear):
+    """The draws of the guide without its density."""
+
+    def guide(self, x):
+        z = self.a * x + self.c + self.log_s.exp() * torch.randn_like(x)
+        with rows(x):
+            pyro.sample("z", dist.Delta(z))
+
+
+def test_a_guide_without_a_density(x):
+    names = ["elbo", "stl", "iwae", "wake_sleep", "tvo", "trace_elbo", "adversarial", "mmd"]
+    found = vaeppl.compare_estimators(
+        Implicit(), {"x": x}, estimators=names, num_particles=4, repeats=4
+    )
+    for name in names[:-2]:
+        assert "it needs the density of latent 'z'" in found.table.reason[name]
+    able = found.table.loc[["adversarial", "mmd"]]
+    assert (able.reason == "").all() and able.value.notna().all() and (able.model_snr > 0).all()
+    assert able[["gap", "model_bias", "ess"]].isna().all(axis=None)
+    assert "the guide has no density" in repr(found)
+
+
 # --- trained ---
 
 

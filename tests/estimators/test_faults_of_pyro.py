@@ -16,9 +16,11 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from vaeppl import estimators, row_count, rows
-from vaeppl.errors import StoryError
+import vaeppl
+from vaeppl import distributions, estimators, nets, row_count, rows
+from vaeppl.errors import ColumnError, StoryError
 from vaeppl.estimators import ELBO, IWAE, STL, Renyi, TailAdaptive, WakeSleep, bounds
+from vaeppl.models import M2, VAE
 
 X = torch.tensor(1.5, dtype=torch.float64)
 
@@ -157,6 +159,59 @@ def test_5_the_exact_kl_of_a_guide_that_is_not_mean_field(exact):
     assert abs(-pyros / 2000 - value) > 0.15
 
 
+def test_6_a_mask_of_observations_forgets_what_is_to_be_summed_out():
+    """Pyro draws what it was asked to sum out; here a label is there or not, row by row."""
+    y, seen = torch.tensor([0, 1, 2]), torch.tensor([True, False, True])
+
+    def masked():
+        with pyro.plate("rows", 3):
+            q = dist.Categorical(torch.ones(3) / 3)
+            pyro.sample("y", q, obs=y, obs_mask=seen, infer={"enumerate": "parallel"})
+
+    trace = poutine.trace(poutine.enum(masked, first_available_dim=-2)).get_trace()
+    assert trace.nodes["y_unobserved"]["value"].shape == (3,)
+
+    story = M2(6, 3, 2, hidden=(4,))
+    x = (torch.rand(3, 6) < 0.5).float()
+    mixed = vaeppl.elbo(story, {"x": x, "y": torch.tensor([0, -1, 2])}, num_particles=2000)
+    apart = [
+        vaeppl.elbo(story, {"x": x[[0, 2]], "y": torch.tensor([0, 2])}, num_particles=2000).mean,
+        vaeppl.elbo(story, {"x": x[[1]]}, num_particles=2000).mean,
+    ]
+    assert mixed.mean == pytest.approx((2 * apart[0] + apart[1]) / 3, abs=0.02)
+
+
+def test_7_batch_normalisation_of_many_particles():
+    """As many rows as columns: torch takes rows for columns, and says nothing."""
+    h = torch.randn(3, 4, 4) * torch.tensor([1.0, 2.0, 3.0, 4.0])
+    theirs, ours = torch.nn.BatchNorm1d(4)(h), nets.BatchNorm(4)(h)
+    flat = h.reshape(12, 4)
+    right = ((flat - flat.mean(0)) / (flat.var(0, correction=0) + 1e-5).sqrt()).reshape(h.shape)
+    torch.testing.assert_close(ours, right, atol=1e-2, rtol=1e-2)
+    assert (theirs - right).abs().max() > 0.5
+
+
+def test_8_a_second_model_with_the_same_names_is_trained():
+    """Pyro's store would keep the first under its name, and the second would stay as it was."""
+    x = {"x": (torch.rand(20, 6) < 0.5).float()}
+    for _ in range(2):
+        made = VAE(6, 2, hidden=(4,))
+        vaeppl.fit(made, x, epochs=1, progress=False)
+        fitted = {n: p.detach().clone() for n, p in made.named_parameters()}
+        vaeppl.fit(made, x, epochs=1, progress=False)
+        assert all((p != fitted[n]).any() for n, p in made.named_parameters())
+
+
+def test_10_a_count_distribution_expands_after_its_mean_was_read():
+    zeros, theta = torch.zeros(3), torch.ones(3)
+    theirs = dist.ZeroInflatedNegativeBinomial(theta, logits=zeros, gate_logits=zeros)
+    assert theirs.mean.shape == (3,)
+    with pytest.raises(ValueError, match="Either `gate` or `gate_logits` must be specified"):
+        theirs.expand([2, 3])
+    ours = distributions.ZeroInflatedNegativeBinomial(theta, log_mean=zeros, gate_logits=zeros)
+    assert ours.mean.shape == (3,) and ours.expand([2, 3]).mean.shape == (2, 3)
+
+
 def test_11_tail_adaptive_ranks_by_the_weights():
     log_w = torch.randn(7, 5)
     factors = TailAdaptive(7).factors(log_w, -2)
@@ -213,3 +268,9 @@ def test_a_minibatch_of_any_size_has_the_same_expectation(conjugate):
     se = ((whole.var() + parts.var()) / 40).sqrt()
     assert abs(whole.mean() - parts.mean()) < 4 * se
     assert se < 0.3
+
+
+def test_14_grey_pixels_are_no_coin_tosses():
+    """Pyro, validation off, scores them under a Bernoulli as if they were; here they are named."""
+    with pytest.raises(ColumnError, match=r"column 'x' holds 0\.5"):
+        vaeppl.fit(VAE(6, 2, hidden=(4,)), {"x": torch.full((20, 6), 0.5)}, epochs=1)

@@ -12,7 +12,7 @@ from pyro.distributions.testing.fakes import NonreparameterizedNormal
 
 from vaeppl import row_count, rows
 from vaeppl.errors import StoryError
-from vaeppl.estimators import bounds
+from vaeppl.estimators import STL, TVO, WakeSleep, bounds
 from vaeppl.estimators.elbo import ELBO
 from vaeppl.estimators.importance import CIWAE, IWAE, MIWAE, VIMCO, Renyi, VRMax
 
@@ -370,6 +370,29 @@ def test_rows_observed_together_are_refused():
 
     with pytest.raises(StoryError, match="'x' is observed outside the plate of the latents"):
         IWAE().loss(model, guide, torch.zeros(4))
+
+
+def test_a_guide_without_a_density_is_refused(exact):
+    story = exact.OneLatent()
+
+    def points(x):
+        with rows(x):
+            pyro.sample("z", dist.Delta(story.a * x + torch.randn_like(x)))
+
+    for estimator in (IWAE(3), VIMCO(3), STL(3), TVO(3), WakeSleep(3)):
+        with pytest.raises(StoryError, match="gives latent 'z' a value and no density"):
+            estimator.loss(story.model, points, x=torch.zeros(4))
+
+    def with_density(x):
+        """The posterior, its density handed on as that of a Delta."""
+        q = dist.Normal(story.a * x + story.c, story.log_s.exp())
+        z = q.rsample()
+        with rows(x):
+            pyro.sample("z", dist.Delta(z, log_density=q.log_prob(z)))
+
+    story, x = exact.OneLatent(exact=True), torch.randn(4)
+    loss = IWAE(3, vectorize_particles=False).loss(story.model, with_density, x)
+    assert -loss == pytest.approx(story.log_evidence(x).sum().item())
 
 
 def test_options_out_of_range_are_refused():

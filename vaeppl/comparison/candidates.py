@@ -16,10 +16,13 @@ from torch.distributions import kl_divergence
 
 from .. import estimators
 from ..estimators.kl import exact_kl_sites
+from ..estimators.sites import is_point
 from ..pair import Batch, Pair
 from ..reading import tracing
 
 __all__ = ["Candidate", "candidates", "reason_against"]
+
+WITHOUT_DENSITY = ("adversarial", "mmd")  # they need the draws of the guide alone
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,9 @@ def _known_reason(
     """Say what would be wrong, or another estimator, without an error."""
     name, known = candidate.name, candidate.name in estimators.available()
     latents = tracing.latents(trace)
+    points = [s["name"] for s in latents if is_point(s)]
+    if points and name not in WITHOUT_DENSITY:
+        return f"it needs the density of latent {points[0]!r}, which the guide sets to a value"
     if known and marked and not estimators.enumerates(name) and not _draws_all(name):
         return f"it cannot sum out {', '.join(marked)}, which the guide marks to be enumerated"
     if name == "trace_enum_elbo" and not marked:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
 from ..errors import StoryError
 from ..estimators import ELBO, IWAE
+from ..estimators.sites import is_point
 from ..pair import Batch, Pair
 from ..reading import tracing
 from ..reading.evidence import log_weights
@@ -59,8 +61,7 @@ def compare_frozen(
         against = {c.label: reason_against(c, pair, batch) for c in chosen}
         running = [_Running(c, c.make()) for c in chosen if against[c.label] is None]
         note("reference")
-        log_w = log_weights(pair, batch, reference_particles)
-        aims = _reference_gradients(pair, batch, parameters, reference_particles)
+        log_w, aims = _reference(pair, batch, parameters, reference_particles)
         for one in running:
             one.kept = _kept(one, pair, batch, parameters)
         for repeat in _counted(repeats, note):
@@ -126,6 +127,20 @@ def _kept(one: _Running, pair: Pair, batch: Batch, parameters: Sequence[nn.Param
     return saved_bytes(run, parameters)
 
 
+def _reference(
+    pair: Pair, batch: Batch, parameters: Sequence[nn.Parameter], particles: int
+) -> tuple[Tensor, dict[str, Moments]]:
+    """Return log-weights ``(K, B)`` and high-particle gradients.
+
+    NaN and none where the guide has no density, and so no weights.
+    """
+    trace = poutine.trace(pair.guide).get_trace(**batch)
+    if any(is_point(s) for s in tracing.latents(trace)):
+        return torch.full((particles, len(next(iter(batch.values())))), torch.nan), {}
+    aims = _reference_gradients(pair, batch, parameters, particles)
+    return log_weights(pair, batch, particles), aims
+
+
 def _reference_gradients(
     pair: Pair, batch: Batch, parameters: Sequence[nn.Parameter], particles: int
 ) -> dict[str, Moments]:
@@ -157,13 +172,14 @@ def _summary(log_w: Tensor) -> Reference:
     by_row = log_w.logsumexp(0) - torch.log(torch.tensor(float(k)))
     relative = (log_w - log_w.max(0).values).exp()
     se = relative.std(0) / (k**0.5 * relative.mean(0))
-    tails = pareto_k(log_w)
+    known = bool(log_w.isfinite().any())
+    tails = pareto_k(log_w) if known else log_w.new_full((1,), torch.nan)
     return Reference(
         evidence=float(by_row.mean()),
         evidence_se=float(se.square().sum().sqrt()) / rows,
         num_particles=k,
         pareto_k=float(tails.median()),
-        share_unreliable=float((tails > 0.7).double().mean()),
+        share_unreliable=float((tails > 0.7).double().mean()) if known else float("nan"),
     )
 
 
@@ -193,7 +209,7 @@ def _line(
         "gap_se": (se**2 + reference.evidence_se**2) ** 0.5,
     }
     for name, places in belongs.items():
-        found = signal(one.moments, aims[name], places)
+        found = signal(one.moments, aims.get(name), places)
         line |= {
             f"{name}_bias": found.bias,
             f"{name}_bias_se": found.bias_se,

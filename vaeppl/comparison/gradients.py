@@ -82,19 +82,23 @@ class Signal:
     cosine: float
 
 
-def signal(moments: Moments, reference: Moments, places: Sequence[int]) -> Signal:
-    """Compare the gradients of a group with a reference."""
-    mean, aim = moments.of(places), reference.of(places)
-    variance = moments.variance(places)
+def signal(moments: Moments, reference: Moments | None, places: Sequence[int]) -> Signal:
+    """Compare the gradients of a group with a reference; biases are NaN where there is none."""
+    mean, variance = moments.of(places), moments.variance(places)
     noise = variance / moments.count
-    both = noise + reference.variance(places) / reference.count
     squared = (mean.square().sum() - noise).clamp(min=0)
+    snr = float((squared / variance).sqrt()) if variance > 0 else float("inf")
+    if reference is None:
+        nan = float("nan")
+        return Signal(float(variance), snr, nan, nan, nan)
+    aim = reference.of(places)
+    both = noise + reference.variance(places) / reference.count
     away = ((mean - aim).square().sum() - both).clamp(min=0)
     size = aim.norm().clamp(min=torch.finfo(torch.float64).tiny)
     lengths = (mean.norm() * size).clamp(min=torch.finfo(torch.float64).tiny)
     return Signal(
         variance=float(variance),
-        snr=float((squared / variance).sqrt()) if variance > 0 else float("inf"),
+        snr=snr,
         bias=float(away.sqrt() / size),
         bias_se=float(both.sqrt() / size),
         cosine=float(mean @ aim / lengths),

@@ -17,7 +17,7 @@ __all__ = ["FrozenComparison", "Reference", "TrainedComparison"]
 
 @dataclass(frozen=True)
 class Reference:
-    """The best estimate of the evidence of the rows compared on.
+    """The best estimate of the evidence of the rows compared on; NaN if q has no density.
 
     Attributes
     ----------
@@ -95,11 +95,13 @@ class FrozenComparison:
 
     def _caption(self) -> str:
         r = self.reference
-        return (
-            f"nats per row, {self.rows} rows, {self.repeats} repeats; evidence {r.evidence:.3f} ± "
-            f"{r.evidence_se:.2g} ({r.num_particles} particles, Pareto k > 0.7 for "
-            f"{r.share_unreliable:.0%} of rows)"
+        known = (
+            f"evidence {r.evidence:.3f} ± {r.evidence_se:.2g} ({r.num_particles} particles, "
+            f"Pareto k > 0.7 for {r.share_unreliable:.0%} of rows)"
         )
+        if r.evidence != r.evidence:
+            known = "the guide has no density, so the evidence is not known"
+        return f"nats per row, {self.rows} rows, {self.repeats} repeats; {known}"
 
     def save(self, folder: str | Path) -> Path:
         """Write the table into a folder, as ``frozen.csv``."""

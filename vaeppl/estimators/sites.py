@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
@@ -23,6 +24,7 @@ __all__ = [
     "is_beside_the_story",
     "is_enumerated",
     "is_local",
+    "is_point",
     "log_prob_sum",
     "same_weights",
     "sample_sites",
@@ -116,3 +118,11 @@ def alike(p: Any, q: Any) -> bool:
 def is_local(site: Site) -> bool:
     """Tell whether a site stands in a plate other than that of the particles."""
     return any(frame.name != PARTICLES for frame in site["cond_indep_stack"])
+
+
+def is_point(site: Site) -> bool:
+    """Tell whether a guide sets a latent that counts to a value, without a density."""
+    q = getattr(site["fn"], "base_dist", site["fn"])
+    if site["is_observed"] or not isinstance(q, Delta) or bool(q.log_density.any()):
+        return False
+    return site["mask"] is None or bool(torch.as_tensor(site["mask"]).any())

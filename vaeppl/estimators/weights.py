@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from ..errors import StoryError
@@ -22,6 +23,7 @@ from .sites import (
     alike,
     is_beside_the_story,
     is_enumerated,
+    is_point,
     sample_sites,
     weighted_log_prob,
 )
@@ -79,8 +81,11 @@ def weigh(traces: Traces, depth: int) -> Weights:
     Raises
     ------
     StoryError
-        If the story has no units whose weights mean something (see :func:`unit_dims`).
+        If the story has no units whose weights mean something (see :func:`unit_dims`), or the
+        guide has no density.
     """
+    if is_validation_enabled():
+        _check_density(traces[0][1])
     parts = [_weigh_one(model_trace, guide_trace, depth) for model_trace, guide_trace in traces]
     if len(parts) == 1:
         return parts[0]
@@ -105,6 +110,17 @@ def _weigh_one(model_trace: Any, guide_trace: Any, depth: int) -> Weights:
     if any(is_enumerated(s) for s in sample_sites(guide_trace)):
         log_values = _log_values(guide_trace, units, depth)
     return Weights(log_p, log_q, log_values, _unit_scale(model_trace, guide_trace), extra)
+
+
+def _check_density(guide_trace: Any) -> None:
+    """Refuse a latent that the guide sets to a value: its weight would leave log q out."""
+    for site in sample_sites(guide_trace):
+        if is_point(site):
+            raise StoryError(
+                f"the guide gives latent {site['name']!r} a value and no density (a Delta), and "
+                "importance weights need log q: give it a distribution, or use "
+                "estimator='adversarial', which needs draws alone"
+            )
 
 
 def _in_story(site: Site) -> bool:

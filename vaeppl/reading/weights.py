@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pyro.distributions import Delta
 from torch import Tensor
 
 from ..errors import StoryError
-from ..estimators.elbo import is_beside_the_story, is_enumerated, sample_sites
+from ..estimators.sites import is_beside_the_story, is_enumerated, is_point, sample_sites
 from ..pair import Pair
 from . import tracing
 
@@ -69,9 +68,7 @@ def weigh(
 
 def _check_has_density(pair: Pair, site: Any) -> None:
     """Refuse a latent that the guide sets to one value: no weight can say what it leaves out."""
-    q = getattr(site["fn"], "base_dist", site["fn"])
-    counts = site["mask"] is None or bool(torch.as_tensor(site["mask"]).any())
-    if counts and isinstance(q, Delta) and not q.log_density.any():
+    if is_point(site):
         raise StoryError(
             f"the guide of {pair.name} sets {site['name']!r} to a point, so that log p(x) cannot "
             "be had by importance sampling, and there is no bound of it; compare what it makes of "
