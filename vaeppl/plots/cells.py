@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["mean_variance", "volcano", "zero_fractions"]
 
+NAME_ROOM = 0.035  # of the width, between the names of two genes
 MOST_NAMES = 10  # genes that are named in a picture
 
 
@@ -147,17 +148,29 @@ def volcano(
         part = table[rows]
         label = f"{name}: {len(part)}"
         ax.scatter(part.lfc_mean, part.proba_de, s=12, color=colour, lw=0, alpha=0.8, label=label)
-    largest = table[called]["lfc_mean"].abs().sort_values(ascending=False).index[:names]
-    for gene in largest:
-        place = (float(table.loc[gene, "lfc_mean"]), float(table.loc[gene, "proba_de"]))
-        ax.annotate(str(gene), place, xytext=(3, 3), textcoords="offset points", fontsize="x-small")
+    for gene, place in _apart(table[called], names):
+        how: dict[str, Any] = {"rotation": 60, "rotation_mode": "anchor", "fontsize": "x-small"}
+        ax.annotate(gene, place, xytext=(2, 4), textcoords="offset points", **how)
     for line in () if delta is None else (-delta, delta):
         ax.axvline(line, color=GREY, lw=0.8, ls=":")
     title = "Differential expression" + (f": {comparisons[0]}" if len(comparisons) else "")
     label_axes(ax, "log₂ fold change", "probability that the gene differs", title)
-    ax.set_ylim(-0.03, 1.08)
+    ax.set_ylim(-0.03, 1.2)
+    ax.set_yticks(np.linspace(0, 1, 6))
     ax.legend(frameon=False, loc="lower right", fontsize="small")
     return ax
+
+
+def _apart(table: Any, most: int) -> list[tuple[str, tuple[float, float]]]:
+    """Return the genes of the largest fold change with their places, none over another's name."""
+    order = table["lfc_mean"].abs().sort_values(ascending=False).index
+    named: list[tuple[str, tuple[float, float]]] = []
+    room = NAME_ROOM * max(1e-9, float(np.ptp(table["lfc_mean"]))) if len(table) else 0.0
+    for gene in order:
+        x, y = float(table.loc[gene, "lfc_mean"]), float(table.loc[gene, "proba_de"])
+        if all(abs(x - u) >= room for _, (u, _) in named):
+            named.append((str(gene), (x, y)))
+    return named[:most]
 
 
 def _check_of(source: Any, data: Any, options: dict[str, Any]) -> CountsCheck:

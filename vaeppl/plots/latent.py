@@ -186,7 +186,8 @@ def _scatter(
         ax.scatter(
             points[here, 0], points[here, 1], color=colour, marker=marker, label=name, **style
         )
-        _name_group(ax, np.median(points[here], 0), name)
+        if _is_apart(points, here):
+            _name_group(ax, np.median(points[here], 0), name)
     if (lost := _missing(values)).any():
         ax.scatter(
             points[lost, 0], points[lost, 1], color="0.8", label="missing", zorder=0, **style
@@ -194,6 +195,12 @@ def _scatter(
     if len(levels) <= MOST_GROUPS:
         place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
         ax.legend(title=title, markerscale=max(1.0, (30 / size) ** 0.5), frameon=False, **place)
+
+
+def _is_apart(points: np.ndarray, here: np.ndarray) -> bool:
+    """Tell whether most of the points about the middle of a group are its own."""
+    distance = ((points - np.median(points[here], 0)) ** 2).sum(1)
+    return bool(here[np.argsort(distance)[: max(1, min(20, here.sum()))]].mean() > 0.5)
 
 
 def _name_group(ax: Axes, place: np.ndarray, name: str) -> None:

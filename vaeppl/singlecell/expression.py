@@ -99,9 +99,10 @@ def get_normalized_expression(
     n_samples
         Draws from the posterior of each cell.
     num_particles
-        ``None``: draws of the guide, whose intervals are too narrow if the ELBO was all that was
-        fitted. A number, say 500: each draw is taken from that many by importance weights, as in
-        :func:`vaeppl.encode`, and intervals hold the truth about as often as they say.
+        ``None``: draws of the guide, which is narrower than the posterior if the ELBO was all that
+        was fitted. A number, say 500: each draw is taken from that many by importance weights, as
+        in :func:`vaeppl.encode`. The weights of the networks are held at their fit in both, so that
+        of few cells intervals stay too narrow.
     return_mean
         Whether to return their mean, or the draws.
 

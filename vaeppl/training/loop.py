@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Data, minibatches
+from ..data.ahead import read_ahead
 from ..data.columns import generator_on
 from ..errors import NonFiniteELBO, StoryError, unknown_name
 from ..estimators import ELBO, available, enumerates
@@ -195,6 +196,11 @@ class Trainer:
 
     def _batches(self, epoch: int) -> Iterator[tuple[list[Part], float]]:
         """Yield this process's part of each batch, and its share in the report of the epoch."""
+        if not any(table.is_lazy(name) for table in self.tables for name in table):
+            return self._read(epoch)
+        return read_ahead(lambda: self._read(epoch))
+
+    def _read(self, epoch: int) -> Iterator[tuple[list[Part], float]]:
         noise = torch.Generator().manual_seed(derived_seed(self.seed, Stream.ROWS, epoch))
         world, rank = self.fabric.world_size, self.fabric.global_rank
         device = self.fabric.device
