@@ -122,7 +122,7 @@ def test_published_sizes(name):
 
 def test_the_sizes_of_every_file_set_are_tested():
     with_files = {name for name in available() if info(name).files}
-    assert with_files - {"cortex", "dsprites"} <= set(SIZES) | {"toy"}
+    assert with_files - {"cortex", "dsprites", "shapes3d"} <= set(SIZES) | {"toy"}
 
 
 @needs_cache

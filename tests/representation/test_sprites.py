@@ -166,3 +166,44 @@ def test_a_file_of_another_layout_is_refused(stand_in):
     register(replace(entry, files=(Remote(path.name, None, checksum),)))
     with pytest.raises(DownloadError, match=r"cannot read .*; delete it and load again"):
         load("dsprites")
+
+
+# --- 3D Shapes, with a stand-in for the file ---
+
+
+@pytest.fixture
+def stand_in_3d(tmp_path, monkeypatch):
+    """A file of 32 coloured pictures, laid out as the published one."""
+    monkeypatch.setenv("VAEPPL_DATA_DIR", str(tmp_path))
+    entry = info("shapes3d")
+    path = tmp_path / "shapes3d" / entry.files[0].file
+    path.parent.mkdir()
+    codes = np.indices((2, 2, 2, 1, 4, 1)).reshape(6, -1).T
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 64, 3), dtype=np.uint8)
+    with h5py.File(path, "w") as file:
+        file["images"] = pixels
+        file["labels"] = codes / np.array([10, 10, 10, 1, 1, 1])
+    monkeypatch.setattr(registry, "_sets", dict(registry._sets))
+    checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    register(replace(entry, files=(replace(entry.files[0], checksum=checksum),)))
+    return pixels, codes
+
+
+def test_shapes3d_are_read_in_colour_with_their_factors(stand_in_3d):
+    pixels, codes = stand_in_3d
+    whole = load("shapes3d", rows=None, size=64)
+    stored = np.moveaxis(pixels, -1, 1).reshape(32, -1)
+    assert np.allclose(255 * whole["x"].numpy(), stored, atol=1e-4)
+    assert (whole["factors"].numpy() == codes).all()
+    assert whole.fields("factors")[4].levels == ("cube", "cylinder", "sphere", "capsule")
+    small = load("shapes3d", rows=5, seed=1)
+    assert small.shape("x") == (3 * 32 * 32,) and len(small) == 5
+    row = np.flatnonzero((codes == small["factors"].numpy()[0]).all(1))[0]
+    block = pixels[row, 2:4, 4:6, 1].mean()  # of green, the second row of blocks and the third
+    assert abs(255 * float(small["x"][0].reshape(3, 32, 32)[1, 1, 2]) - block) <= 0.51
+
+
+def test_bad_options_of_shapes3d(stand_in_3d):
+    for size in (0, 24, 2.0):
+        with pytest.raises(DataError, match="whole number that divides 64"):
+            load("shapes3d", size=size)

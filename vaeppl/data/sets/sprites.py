@@ -1,8 +1,8 @@
-"""Sprites: small shapes of which shape, scale, orientation and place are known."""
+"""Pictures of known factors: sprites, of shape, scale, orientation and place, and 3D Shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,14 +83,17 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _with_factors(
     pictures: np.ndarray, codes: np.ndarray, levels: Sequence[Iterable[Any]], size: int
 ) -> Data:
-    """Put pictures and factors together as data."""
-    names = [tuple(str(value) for value in level) for level in levels]
-    fields = [Field(f, "categorical", n) for f, n in zip(FACTORS, names, strict=True)]
+    """Put black-and-white pictures and factors together as data."""
     return Data(
         {"x": pictures, "factors": np.ascontiguousarray(codes, dtype=np.int16)},
-        fields={"x": [Field("x", "binary")], "factors": fields},
+        fields={"x": [Field("x", "binary")], "factors": _fields(FACTORS, levels)},
         image_shape={"x": (size, size)},
     )
+
+
+def _fields(factors: Sequence[str], levels: Sequence[Iterable[Any]]) -> list[Field]:
+    names = [tuple(str(value) for value in level) for level in levels]
+    return [Field(f, "categorical", n) for f, n in zip(factors, names, strict=True)]
 
 
 register(
@@ -106,7 +109,7 @@ register(
 )
 
 
-# Those of the file
+# dSprites
 
 _DSPRITES = Remote(
     "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.hdf5",
@@ -143,13 +146,15 @@ def _some_rows(number: int, rows: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.RandomState(seed).permutation(number)[:rows])
 
 
-def _read_some(store: Any, chosen: np.ndarray) -> np.ndarray:
-    """Read rows in runs, as those of a compressed file cannot be had one by one."""
+def _read_some(
+    store: Any, chosen: np.ndarray, change: Callable[[np.ndarray], np.ndarray] = lambda p: p
+) -> np.ndarray:
+    """Read rows in runs, as those of a compressed file cannot be had one by one; change them."""
     parts = []
     for first in range(0, len(store), _BLOCK):
         here = chosen[(first <= chosen) & (chosen < first + _BLOCK)]
         if len(here):
-            parts.append(store[first : first + _BLOCK][here - first])
+            parts.append(change(store[first : first + _BLOCK][here - first]))
     return np.concatenate(parts)
 
 
@@ -162,5 +167,63 @@ register(
         "Matthey et al. (2017), dSprites, https://github.com/deepmind/dsprites-dataset",
         _dsprites,
         (_DSPRITES,),
+    )
+)
+
+
+# 3D Shapes
+
+FACTORS_3D = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
+SHAPES_3D = ("cube", "cylinder", "sphere", "capsule")
+_SHAPES_3D = Remote(
+    "3dshapes.h5",
+    "https://storage.googleapis.com/3d-shapes/3dshapes.h5",
+    "sha256:0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785",
+)
+
+
+def _shapes3d(files: Files, *, rows: int | None = 20_000, size: int = 32, seed: int = 0) -> Data:
+    import h5py
+
+    path = files.path(_SHAPES_3D.file)
+    try:
+        with h5py.File(path, "r") as file:
+            side = file["images"].shape[1]
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1 or side % size:
+                raise DataError(f"size={size!r}; expected a whole number that divides {side}")
+            chosen = _some_rows(len(file["images"]), rows, seed)
+            pictures = _read_some(file["images"], chosen, lambda p: _shrunk(p, size))
+            values = np.asarray(file["labels"])
+    except (OSError, KeyError) as error:
+        raise DownloadError(f"cannot read {path} ({error}); delete it and load again") from error
+    levels = [np.unique(column) for column in values.T]
+    codes = [np.searchsorted(found, v) for found, v in zip(levels, values[chosen].T, strict=True)]
+    named = [
+        SHAPES_3D if f == "shape" else v.round(3) for f, v in zip(FACTORS_3D, levels, strict=True)
+    ]
+    return Data(
+        {"x": pictures.reshape(len(pictures), -1), "factors": np.stack(codes, 1).astype(np.int16)},
+        fields={"x": [Field("x", "unit")], "factors": _fields(FACTORS_3D, named)},
+        scale={"x": 255},
+    )
+
+
+def _shrunk(pictures: np.ndarray, size: int) -> np.ndarray:
+    """Return means of blocks of pixels, colours first: ``(N, 3, size, size)``."""
+    number, side, _, colours = pictures.shape
+    block = side // size
+    blocks = pictures.reshape(number, size, block, size, block, colours).mean((2, 4))
+    return np.moveaxis(blocks, -1, 1).round().astype(np.uint8)
+
+
+register(
+    DataSet(
+        "shapes3d",
+        "3D Shapes, in colour; a random draw, or all with option rows=None; option size up to 64",
+        "20000 of 480000 x 3072 (3 x 32 x 32), in [0, 1], with 6 factors",
+        "Apache-2.0",
+        "Burgess and Kim (2018), 3D Shapes, https://github.com/deepmind/3d-shapes",
+        _shapes3d,
+        (_SHAPES_3D,),
     )
 )
