@@ -403,6 +403,22 @@ def test_draws_of_a_prediction_have_its_moments():
     assert torch.equal(found.x, again.x)
 
 
+def test_an_interval_is_that_of_the_normal_where_all_is_normal(monkeypatch):
+    model, w, slope, shift = linear_story()
+    found = gp.predict(model, {"time": torch.linspace(0, 3, 5)}, data=w, num_samples=40_000)
+    mean, sd = slope * found.z_mean + shift, (slope**2 * found.z_sd**2 + 0.4**2).sqrt()
+    for level, width in ((0.9, 1.644854), (0.5, 0.674490)):
+        lower, upper = found.interval(level)
+        assert torch.allclose(lower, mean - width * sd, atol=0.03)
+        assert torch.allclose(upper, mean + width * sd, atol=0.03)
+    monkeypatch.setattr("vaeppl.gp.prediction.MOST_SORTED", 80_000)  # so: two rows at a time
+    assert all(torch.equal(a, b) for a, b in zip(found.interval(0.5), (lower, upper), strict=True))
+    with pytest.raises(ValueError, match="level is a probability between 0 and 1; given 90"):
+        found.interval(90)
+    with pytest.raises(ValueError, match=r"an interval needs draws: gp.predict"):
+        gp.predict(model, {"time": torch.zeros(1)}, data=w).interval()
+
+
 def test_a_kernel_of_each_latent_dimension_is_as_many_processes():
     w = columns()
     lengths = torch.tensor([0.5, 1.0, 2.0]).reshape(L, 1, 1)

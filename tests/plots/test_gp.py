@@ -64,6 +64,25 @@ def test_a_path_is_the_prediction_with_its_band():
     assert band.max() == pytest.approx(float((found.z_mean + 2 * found.z_sd)[:, 1].max()), abs=1e-5)
 
 
+def test_a_band_is_the_interval_of_the_draws():
+    model, data = story(), timed()
+    new = {"time": torch.linspace(0, 2, 15), "object": torch.zeros(15).long()}
+    own = (data["object"] == 0).nonzero().squeeze(1)
+    late = {"time": torch.tensor([1.5]), "object": torch.tensor([0]), "x": torch.full((1, 6), 9.0)}
+    ax = vaeppl.plots.bands(
+        model, new, "time", data, entry=4, own=own, held_out=late, level=0.5, num_samples=20
+    )
+    found = gp.predict(model, new, data=data, num_samples=20)
+    lower, upper = found.interval(0.5)
+    assert torch.equal(lower, found.x.quantile(0.25, dim=0))
+    assert np.allclose(ax.lines[0].get_ydata(), found.x_given_z.mean(0)[:, 4])
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(float(upper[:, 4].max()), abs=1e-6)
+    assert band.min() == pytest.approx(float(lower[:, 4].min()), abs=1e-6)
+    assert np.allclose(ax.lines[1].get_ydata(), data["x"][own, 4])
+    assert ax.lines[2].get_ydata() == [9.0]
+
+
 def test_predictions_stand_below_each_other():
     lines = {"truth": torch.rand(5, 6), "GP": torch.rand(5, 6)}
     ax = vaeppl.plots.predictions(lines, (2, 3))

@@ -19,6 +19,7 @@ from .weights import Weights, WeightSums, values_given
 __all__ = ["Prediction", "posterior", "predict", "weight_sums"]
 
 ROWS_AT_ONCE = 1024
+MOST_SORTED = 2**24  # numbers that torch.quantile takes
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,31 @@ class Prediction:
     z: Tensor | None = None
     x_given_z: Tensor | None = None
     x: Tensor | None = None
+
+    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Return lower and upper ends of an interval for each entry of x, ``(N, x_dim)``.
+
+        Quantiles of the draws of x, so that they hold the uncertainty of z and the noise of x.
+
+        Parameters
+        ----------
+        level
+            Probability of the interval; half of the rest lies on either side.
+
+        Raises
+        ------
+        ValueError
+            If the prediction has no draws, or the level is no probability.
+        """
+        if self.x is None:
+            raise ValueError("an interval needs draws: gp.predict(..., num_samples=500)")
+        if not 0 < level < 1:
+            raise ValueError(f"level is a probability between 0 and 1; given {level}")
+        ends = torch.tensor([0.5 - level / 2, 0.5 + level / 2]).to(self.x)
+        rows = max(1, MOST_SORTED * self.x.shape[1] // self.x.numel())
+        found = [part.quantile(ends, dim=0) for part in self.x.split(rows, dim=1)]
+        lower, upper = torch.cat(found, dim=1)
+        return lower, upper
 
 
 def posterior(source: Any, data: Any) -> Weights:

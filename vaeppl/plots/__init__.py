@@ -6,7 +6,7 @@ from .checks import evidence, posterior_predictive_check
 from .curves import learning_curve
 from .estimators import bias_variance, estimator_curves, evidence_gaps, signal_to_noise
 from .files import save_all
-from .gp import covariance, latent_paths, predictions
+from .gp import bands, covariance, latent_paths, predictions
 from .guides import inference_gaps, rank_histogram
 from .images import manifold, reconstructions, samples
 from .labels import analogies, calibration, confusion
@@ -16,6 +16,7 @@ from .representation import factor_matrix, interpolations, label_efficiency, tra
 __all__ = [
     "active_units",
     "analogies",
+    "bands",
     "bias_variance",
     "calibration",
     "chain",

@@ -14,13 +14,13 @@ from ..data import as_data
 from ..errors import StoryError
 from ..pair import as_pair
 from ._rows import rows_of, to_array
-from ._style import COLOURS, axes_for, label_axes
+from ._style import BLUE, COLOURS, RED, axes_for, label_axes
 from ._tiles import as_pictures, lay_tiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["covariance", "latent_paths", "predictions"]
+__all__ = ["bands", "covariance", "latent_paths", "predictions"]
 
 
 def covariance(
@@ -154,6 +154,76 @@ def latent_paths(
             ax.plot(to_array(some[along]), to_array(z), "o", ms=4, color=colour)
     label_axes(ax, along, "latent, no unit", f"Latents of {pair.name} given all encoded rows")
     ax.legend(frameon=False)
+    return ax
+
+
+def bands(
+    fit: Any,
+    given: Any,
+    along: str,
+    data: Any = None,
+    ax: Axes | None = None,
+    *,
+    entry: int = 0,
+    own: Tensor | None = None,
+    held_out: Any = None,
+    level: float = 0.9,
+    num_samples: int = 300,
+    seed: int = 0,
+) -> Axes:
+    """Draw an entry of ``x`` against a column, as the story predicts it given all encoded rows.
+
+    The line is the mean of the draws, the band holds a share ``level`` of the draws of a new value
+    at each place: noise included.
+
+    Parameters
+    ----------
+    fit, given, along, data, ax
+        As in :func:`latent_paths`.
+    entry
+        Which entry of ``x`` is drawn.
+    own
+        Numbers of the rows of ``data`` that belong to this object: filled points.
+    held_out
+        Rows of this object that were not fitted, with ``x``: hollow points.
+    level
+        Probability of the band.
+    num_samples, seed
+        Of the draws.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import torch
+    >>> from vaeppl import gp
+    >>> from vaeppl.models import GPVAE
+    >>> data = {"x": torch.randn(9, 2), "time": torch.linspace(0, 1, 9)}
+    >>> story = GPVAE.for_data(data, kernel=gp.On("time", "rbf"), latent_dim=2, hidden=(3,))
+    >>> bands(story, {"time": torch.linspace(0, 2, 20)}, "time", data, entry=1).get_ylabel()
+    'x[1]'
+    """
+    pair, rows, known = as_pair(fit), as_data(given), rows_of(fit, data)
+    found = gp.predict(pair, rows, data=known, num_samples=num_samples, seed=seed)
+    lower, upper = (to_array(end[:, entry]) for end in found.interval(level))
+    assert found.x_given_z is not None
+    ax = axes_for(ax, (6.0, 3.8))
+    at = to_array(rows[along])
+    ax.fill_between(at, lower, upper, color=BLUE, alpha=0.2, lw=0, label=f"{level:.0%} band")
+    ax.plot(at, to_array(found.x_given_z.mean(0)[:, entry]), color=BLUE)
+    if own is not None:
+        some = known.select(own)
+        ax.plot(
+            to_array(some[along]), to_array(some["x"][:, entry]), "o", color=BLUE, label="fitted"
+        )
+    if held_out is not None:
+        some = as_data(held_out)
+        points = to_array(some[along]), to_array(some["x"][:, entry])
+        ax.plot(*points, "o", mfc="white", mec=RED, label="held out")
+    label_axes(ax, along, f"x[{entry}]", f"What {pair.name} predicts given all encoded rows")
+    ax.legend(frameon=False, fontsize="small")
     return ax
 
 
