@@ -120,9 +120,10 @@ def _wait(pair: Pair) -> None:
 
 
 def _kept(one: _Running, pair: Pair, batch: Batch, parameters: Sequence[nn.Parameter]) -> int:
-    def run() -> None:
+    def run() -> Tensor:
         with torch.enable_grad():
-            one.estimator.differentiable_loss(pair.model, pair.guide, **batch)
+            loss: Tensor = one.estimator.differentiable_loss(pair.model, pair.guide, **batch)
+        return loss
 
     return saved_bytes(run, parameters)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,17 +141,25 @@ def _depends_on(trace: Any) -> set[int]:
     return {id(p) for term in terms for p in leaves(term)}
 
 
-def saved_bytes(run: Any, parameters: Sequence[nn.Parameter]) -> int:
-    """Return how many bytes a function keeps for its backward pass, parameters left out."""
+class _Saved:
+    """A tensor for the backward pass; it lives as long as the graph that keeps it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def saved_bytes(run: Callable[[], Any], parameters: Sequence[nn.Parameter]) -> int:
+    """Return how many bytes the graph of a function's value keeps, parameters left out."""
     known = {p.untyped_storage().data_ptr() for p in parameters}
-    kept: dict[int, int] = {}
+    alive: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def note(tensor: Tensor) -> _Saved:
+        saved = _Saved(tensor)
+        alive.add(saved)
+        return saved
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        run()
-    return sum(kept.values())
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved.tensor):
+        value = run()
+    storages = {s.tensor.untyped_storage().data_ptr(): s.tensor.untyped_storage() for s in alive}
+    del value  # until here it kept the graph
+    return sum(size.nbytes() for place, size in storages.items() if place not in known)
