@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .autoencoder import AutoEncoder as AutoEncoder
+    from .beta_vae import BetaVAE as BetaVAE
     from .cvae import CVAE as CVAE
     from .cvae import Regression as Regression
     from .factor_analysis import FactorAnalysis as FactorAnalysis
@@ -43,6 +44,12 @@ class Entry(NamedTuple):
 
 CATALOGUE = (
     Entry("vae", "VAE", "z ~ p(z), x ~ p(x | f(z))", "Kingma & Welling 2014; Rezende et al. 2014"),
+    Entry(
+        "beta_vae",
+        "BetaVAE",
+        "a VAE, and five objectives that disentangle",
+        "Higgins et al. 2017; Chen et al. 2018; Kim & Mnih 2018",
+    ),
     Entry("cvae", "CVAE", "z ~ p(z | x), y ~ p(y | f(x, z))", "Sohn, Lee & Yan 2015"),
     Entry("regression", "Regression", "y ~ p(y | f(x)), no latent", "baseline of CVAE", "cvae"),
     Entry("gpvae", "GPVAE", "u ~ N(0, I), z ~ N(V(w) u, d), x ~ p(x | f(z))", "Casale et al. 2018"),
@@ -84,6 +91,7 @@ CATALOGUE = (
     Entry(
         "autoencoder",
         "AutoEncoder",
+        "BetaVAE",
         "z = g(x̃), x ~ p(x | f(z)): plain, tied, sparse, denoising with walkback",
         "Vincent et al. 2008; Bengio et al. 2013",
     ),
@@ -108,6 +116,7 @@ __all__ = [
     "M1M2",
     "M2",
     "AutoEncoder",
+    "BetaVAE",
     "Entry",
     "ExactGPVAE",
     "FactorAnalysis",

@@ -25,6 +25,7 @@ from vaeppl.models import (
     SCVI,
     VAE,
     AutoEncoder,
+    BetaVAE,
     ExactGPVAE,
     FactorAnalysis,
     HierarchicalVAE,
@@ -48,6 +49,7 @@ def small_models():
     table = torch.cat([torch.randn(24, 2), torch.arange(24)[:, None] % 3, counts["x"][:, :3]], 1)
     small = {"hidden": (8,)}
     yield "vae", VAE(6, 2, **small), binary
+    yield "beta_vae", BetaVAE(6, 2, **small), binary
     for name in ("full_rank", "flow"):
         yield f"vae-{name}", VAE(6, 2, guide_family=name, **small), binary
     for name, data in (
