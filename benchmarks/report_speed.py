@@ -39,4 +39,35 @@ def speed(result: dict[str, Any]) -> str:
     )
 
 
-SECTIONS = {"speed": speed}
+def peers(result: dict[str, Any]) -> str:
+    """Compare epochs of other trainers."""
+    rows: Rows = result["rows"]
+    lines = [
+        [r["tool"], r["seconds_per_epoch"], r["ms_per_step"], f"**{r['ratio_to_lightning']:.2f}**"]
+        for r in sorted(rows, key=lambda r: r["seconds_per_epoch"])
+    ]
+    return (
+        "## An epoch of a VAE: other trainers\n\n"
+        f"784-400-20, {rows[0]['rows']:,} rows of black and white pixels, batches of 128, Adam; "
+        "each tool trains by its own means (Lightning with a step written by hand), in turns; "
+        "medians, and the ratio to Lightning.\n\n"
+        f"{table(['tool', 'seconds an epoch', 'ms a step', 'ratio'], lines)}\n\n"
+        f"{provenance(result)}"
+    )
+
+
+def loading(result: dict[str, Any]) -> str:
+    """Compare counts in memory with counts on disk."""
+    lines = [
+        [r["way"], r["ms_per_step"], f"**{r['ratio_to_memory']:.2f}**"]
+        for r in sorted(result["rows"], key=lambda r: r["ratio_to_memory"])
+    ]
+    return (
+        "## What reading costs: sparse counts that are mapped from a file\n\n"
+        "The compiled step of scVI, 2,000 genes, batches of 128 cells; medians over epochs in "
+        "turns.\n\n"
+        f"{table(['counts', 'ms a step', 'ratio'], lines)}\n\n{provenance(result)}"
+    )
+
+
+SECTIONS = {"speed": speed, "peers": peers, "loading": loading}
