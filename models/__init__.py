@@ -91,7 +91,6 @@ CATALOGUE = (
     Entry(
         "autoencoder",
         "AutoEncoder",
-        "BetaVAE",
         "z = g(x̃), x ~ p(x | f(z)): plain, tied, sparse, denoising with walkback",
         "Vincent et al. 2008; Bengio et al. 2013",
     ),
