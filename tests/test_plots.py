@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from types import SimpleNamespace
 
 import matplotlib
@@ -230,9 +232,35 @@ def test_labels_follow_their_rows_when_some_are_left_out(fit, data):
     assert low.max() <= np.median(z[:, 0]) < high.min()
 
 
+def test_umap_is_asked_for_its_plane_where_it_is_installed(data, monkeypatch):
+    """A stand-in for the package, which nothing else needs."""
+
+    class UMAP:
+        def __init__(self, **options):
+            self.options = options
+
+        def fit_transform(self, z):
+            assert self.options == {"n_neighbors": 11, "random_state": 3, "n_jobs": 1}
+            return z[:, [2, 0]]
+
+    vae = VAE(H * W, 3, hidden=(4,))
+    options = {"method": "umap", "max_rows": 12, "labels": None, "seed": 3}
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(ImportError, match="pip install umap-learn"):
+        plots.embedding(vae, data, **options)
+    stand_in = types.ModuleType("umap")
+    stand_in.UMAP = UMAP
+    monkeypatch.setitem(sys.modules, "umap", stand_in)
+    ax = plots.embedding(vae, data, **options)
+    points = np.asarray(ax.collections[0].get_offsets())
+    chosen = np.sort(np.random.default_rng(3).choice(len(data["x"]), 12, replace=False))
+    z = vaeppl.encode(vae, vaeppl.data.as_data(data).select(chosen))["z"]
+    assert np.allclose(points, z[:, [2, 0]], atol=1e-5) and ax.get_xlabel() == "UMAP 1"
+
+
 def test_embedding_names_what_is_wrong(fit, data):
-    with pytest.raises(ValueError, match="unknown method 'umap'"):
-        plots.embedding(fit, data, method="umap")
+    with pytest.raises(ValueError, match="unknown method 'umpa': did you mean 'umap'"):
+        plots.embedding(fit, data, method="umpa")
     with pytest.raises(ValueError, match="unknown latent of the rows 'w'"):
         plots.embedding(fit, data, site="w")
     with pytest.raises(ValueError, match="3 labels were given for 40 rows"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["active_units", "embedding"]
 
 MARKERS = "os^Dv"  # a second sign beside the colour
+METHODS = ("pca", "tsne", "umap")
 MOST_GROUPS = 20  # labels that a legend can hold
 MOST_LETTERS = 12  # of a label that is written among the points
 
@@ -52,14 +53,15 @@ def embedding(
     ax
         Where to draw; a new figure if ``None``.
     method
-        ``"pca"`` (principal components) or ``"tsne"`` for latents of more than two dimensions;
-        ``None`` shows the first two. Latents of two dimensions are shown as they are.
+        ``"pca"`` (principal components), ``"tsne"`` or ``"umap"`` (needs the package umap-learn)
+        for latents of more than two dimensions; ``None`` shows the first two. Latents of two
+        dimensions are shown as they are.
     site
         The latent; the first of the guide with two dimensions or more if ``None``.
     max_rows
         Rows to show, drawn at random.
     seed
-        Fixes the choice of rows and t-SNE.
+        Fixes the choice of rows, t-SNE and UMAP.
 
     Returns
     -------
@@ -67,7 +69,8 @@ def embedding(
 
     References
     ----------
-    van der Maaten and Hinton (2008), "Visualizing data using t-SNE", JMLR 9.
+    van der Maaten and Hinton (2008), "Visualizing data using t-SNE", JMLR 9; McInnes, Healy and
+    Melville (2018), "UMAP: uniform manifold approximation and projection for dimension reduction".
 
     Examples
     --------
@@ -78,8 +81,8 @@ def embedding(
     >>> ax.get_xlabel(), len(ax.collections)
     ('z[0]', 2)
     """
-    if method not in ("pca", "tsne", None):
-        raise ValueError(unknown_name("method", str(method), ["pca", "tsne"]))
+    if method is not None and method not in METHODS:
+        raise ValueError(unknown_name("method", method, METHODS))
     pair, rows = as_pair(fit), rows_of(fit, data)
     index = some_index(len(rows), max_rows, seed)
     chosen = rows.select(index)
@@ -116,6 +119,8 @@ def _in_two_dimensions(
         return z[:, :2], (f"{site}[0]", f"{site}[1]")
     if method == "tsne":
         return _tsne(z, seed), ("t-SNE 1", "t-SNE 2")
+    if method == "umap":
+        return _umap(z, seed), ("UMAP 1", "UMAP 2")
     centred = z - z.mean(0)
     _, scale, axes = np.linalg.svd(centred, full_matrices=False)
     axes = axes[:2] * np.sign(axes[:2].sum(1, keepdims=True))  # a sign that does not vary by chance
@@ -129,6 +134,21 @@ def _tsne(z: np.ndarray, seed: int) -> np.ndarray:
 
     perplexity = min(30.0, max(1.0, (len(z) - 1) / 3))
     points: np.ndarray = TSNE(random_state=seed, perplexity=perplexity).fit_transform(z)
+    return points
+
+
+def _umap(z: np.ndarray, seed: int) -> np.ndarray:
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise ImportError(
+            "method='umap' needs the package umap-learn: pip install umap-learn, or take "
+            "method='tsne'"
+        ) from error
+    neighbours = min(15, max(2, len(z) - 1))
+    # One thread, without which the same seed does not give the same points.
+    reduce = UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1)
+    points: np.ndarray = reduce.fit_transform(z)
     return points
 
 
