@@ -48,11 +48,17 @@ def test_few_labels():
     assert set(names["fit"].encode(names["digits"].test)) == {"y", "z"}
 
 
+def test_correlated_rows():
+    names: dict = {"vaeppl": vaeppl}
+    exec(next(b for b in BLOCKS if "gp.predict" in b), names)
+    assert bool((names["lower"] < names["upper"]).all()) and len(names["lower"]) == 80
+
+
 @pytest.mark.data
 def test_the_data(tmp_path, monkeypatch):
     (tmp_path / "table.csv").write_text("length,mass,species\n1.0,2.0,a\n1.5,2.5,b\n")
     monkeypatch.chdir(tmp_path)
-    exec(BLOCKS[4], {"vaeppl": vaeppl})
+    exec(next(b for b in BLOCKS if "data.available" in b), {"vaeppl": vaeppl})
 
 
 def test_every_model_stands_in_the_table():
@@ -60,10 +66,27 @@ def test_every_model_stands_in_the_table():
         assert f"| `{entry.name}` | `vaeppl.models.{entry.class_name}` |" in README
 
 
+def test_the_comparison_of_estimators(monkeypatch):
+    compare = vaeppl.compare_estimators
+
+    def short(*args, mode="frozen", **kwargs):
+        less = {"epochs": 1, "seeds": 1, "evidence_particles": 10} if mode == "trained" else {}
+        few = {"estimators": ["elbo", "iwae"], "repeats": 2, "reference_particles": 8}
+        return compare(*args, mode=mode, **{**kwargs, **few, **less})
+
+    monkeypatch.setattr(vaeppl, "compare_estimators", short, raising=False)
+    names: dict = {}
+    exec(BLOCKS[0], names)
+    block = next(b for b in BLOCKS if "compare_estimators" in b)
+    exec(block.replace("VAE(64,", "VAE(64, 2, hidden=(8,),"), names)
+    assert (names["trained"].table["reason"] == "").all()
+    assert list(names["frozen"].table.index) == ["elbo", "iwae"]
+
+
 def test_every_command_is_one():
     from typer.main import get_command
 
     from vaeppl.cli import app
 
-    shown = set(re.findall(r"^vaeppl (\w+)", README, flags=re.MULTILINE))
+    shown = set(re.findall(r"^vaeppl ([\w-]+)", README, flags=re.MULTILINE))
     assert shown <= set(get_command(app).commands)

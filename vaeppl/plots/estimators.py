@@ -108,7 +108,7 @@ def signal_to_noise(comparison: Any, ax: Axes | None = None, *, group: str = "gu
     """Draw the signal-to-noise ratio of gradients against the number of particles.
 
     Dotted lines rise as √K and fall as 1/√K, as theory has it for DReG and for the guide of IWAE
-    (Rainforth et al. 2018, figure 1; Tucker et al. 2019).
+    (Rainforth et al. 2018, figure 2; Tucker et al. 2019).
 
     Parameters
     ----------
