@@ -170,6 +170,8 @@ def test_an_estimator_that_does_not_fit_is_listed_with_the_reason(x):
     for name in ("score_function", "trace_graph_elbo"):
         assert "every latent can be reparametrised" in reason(name, story, data)
     assert "at least 2; given 1" in reason("vimco", story, data, num_particles=1)
+    for name in ("iwae", "trace_elbo"):
+        assert "at least 1; given 0" in reason(name, story, data, num_particles=0)
     assert "BetaTC needs a guide that factorises" in reason("beta_tc", story, data)
 
 

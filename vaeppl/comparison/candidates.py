@@ -115,6 +115,8 @@ def reason_against(candidate: Candidate, pair: Pair, batch: Batch) -> str | None
 
     Must be called with the pair active.
     """
+    if candidate.num_particles < 1:  # Pyro's own take it, and add nothing up
+        return f"num_particles is at least 1; given {candidate.num_particles}"
     try:
         estimator = candidate.make()
     except (ValueError, TypeError) as error:
