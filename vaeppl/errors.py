@@ -35,6 +35,10 @@ class NonFiniteELBO(ArithmeticError):
     """The ELBO became NaN or infinite; names the site, the batch and the likely cause."""
 
 
+class ProcessLost(RuntimeError):
+    """One of several processes that fit together has died; says where the run can go on."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """Return the message for an unknown name, with the nearest known ones first.
 

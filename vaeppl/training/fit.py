@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -17,8 +18,9 @@ import torch
 from .. import __version__, checks, estimators
 from ..config import to_config
 from ..data import Data, as_data
-from ..errors import ColumnError, StoryError
+from ..errors import ColumnError, ProcessLost, StoryError
 from ..fitted import Fit, RunFolder, seconds_of
+from ..guides import guide_for
 from ..model import Model
 from ..pair import Pair, as_pair
 from ..strata import strata
@@ -33,6 +35,8 @@ from .state import State
 __all__ = ["Settings", "fit"]
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
+# What gloo and NCCL say when another process is gone.
+LOST = re.compile(r"closed by peer|reset by peer|[Bb]roken pipe|[Tt]imed out|NCCL|Gloo", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def fit(
     model: Any,
     data: Any,
     *,
-    guide: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | str | None = None,
     estimator: str | pyro.infer.ELBO = "elbo",
     num_particles: int = 1,
     epochs: int = 100,
@@ -81,6 +85,7 @@ def fit(
     checkpoint_every: int | None = None,
     accelerator: str = "auto",
     devices: int | str = 1,
+    num_nodes: int = 1,
     precision: str = "32-true",
     compile: bool | str = "auto",
     progress: bool = True,
@@ -98,7 +103,8 @@ def fit(
         (``.npz``, ``.csv``, ``.h5ad``) or the name of a data set. Of data with splits, the train
         split is fitted and the valid split is held out.
     guide
-        The guide, where ``model`` is a function. It takes the same columns.
+        The guide, where ``model`` is a function; it takes the same columns. ``"auto"``: one that
+        is made from the story, :class:`~vaeppl.guides.AutoAmortizedGuide`.
     estimator
         A name from :func:`vaeppl.estimators.available`, or a ``pyro.infer.ELBO``.
     num_particles
@@ -141,9 +147,10 @@ def fit(
         Starts from the beginning where there is nothing yet.
     checkpoint_every
         Epochs between checkpoints; ``None``: whenever 20 seconds have passed.
-    accelerator, devices, precision
-        As in Lightning Fabric: ``"cpu"``, ``"gpu"``, ``"auto"``; how many; ``"32-true"``,
-        ``"bf16-mixed"``, ….
+    accelerator, devices, num_nodes, precision
+        As in Lightning Fabric: ``"cpu"``, ``"gpu"``, ``"auto"``; how many of them on each machine;
+        how many machines, on each of which the same script is started, by ``torchrun`` or SLURM's
+        ``srun``; ``"32-true"``, ``"bf16-mixed"``, ….
     compile
         Make one compiled graph of a whole step: story, gradient and optimiser. ``"auto"``: where
         the run is long enough to pay for the seconds that it takes; ``True``, ``False``: always,
@@ -177,8 +184,8 @@ def fit(
     >>> list(run.history.columns[:4])
     ['step', 'elbo', 'reconstruction', 'kl']
     """
-    pair = as_pair(model, guide)
     data = as_data(data)
+    pair = as_pair(model, guide_for(model, guide, data, seed=seed))
     train, held_out = _split(data, valid, seed)
     _check_settings(locals())
     if patience is not None and held_out is None:
@@ -219,7 +226,7 @@ def fit(
     folder = None if out is None else RunFolder(Path(out))
     goes_on = folder is not None and can_resume(folder, config, resume)
     with seeded(seed):
-        fabric = _fabric(accelerator, devices, precision)
+        fabric = _fabric(accelerator, devices, num_nodes, precision)
         _initialise(pair, train, seed)
         trainer = Trainer(
             fabric=fabric,
@@ -256,7 +263,7 @@ def fit(
 
 def _check_settings(settings: dict[str, Any]) -> None:
     """Refuse numbers that make no sense, by name."""
-    whole = ("epochs", "seed", "num_particles", "patience", "checkpoint_every")
+    whole = ("epochs", "seed", "num_particles", "patience", "checkpoint_every", "num_nodes")
     for name in whole:
         value = settings[name]
         least = 0 if name == "seed" else 1
@@ -332,12 +339,17 @@ def _split(data: Data, valid: Any, seed: int) -> tuple[Data, Data | None]:
     return data.train, rows
 
 
-def _fabric(accelerator: str, devices: int | str, precision: str) -> Any:
+def _fabric(accelerator: str, devices: int | str, num_nodes: int, precision: str) -> Any:
     from lightning_fabric import Fabric
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*srun.*")  # no matter on a single machine
-        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=precision,  # type: ignore[arg-type]
+        )
     fabric.launch()
     return fabric
 
@@ -365,7 +377,7 @@ def _resident(data: Data, pair: Pair, device: torch.device) -> Data:
 
 def _train(trainer: Trainer, folder: RunFolder | None, bar: ProgressBar, every: int | None) -> None:
     """Run the epochs, showing and checkpointing them; Ctrl-C keeps the fit so far."""
-    saved = time.monotonic()
+    saved, kept = time.monotonic(), trainer.state.epoch
     try:
         for record in trainer.run():
             bar.update(record)
@@ -377,7 +389,11 @@ def _train(trainer: Trainer, folder: RunFolder | None, bar: ProgressBar, every: 
                 and (due or epoch == trainer.epochs)
             ):
                 write_checkpoint(folder, trainer)
-                saved = now
+                saved, kept = now, epoch
+    except RuntimeError as error:
+        if trainer.fabric.world_size > 1 and LOST.search(str(error)):
+            raise ProcessLost(_what_is_left(trainer, folder, kept)) from error
+        raise
     except KeyboardInterrupt:
         trainer.state.stopped = "interrupted"
         trainer.state.best_epoch = trainer.state.epoch  # the weights are those of now
@@ -386,6 +402,22 @@ def _train(trainer: Trainer, folder: RunFolder | None, bar: ProgressBar, every: 
     if trainer.state.best_weights and trainer.state.stopped != "interrupted":
         trainer.pair.load_state_dict(trainer.state.best_weights)
     trainer.pair.eval()
+
+
+def _what_is_left(trainer: Trainer, folder: RunFolder | None, kept: int) -> str:
+    """Say that a process was lost, and from where the run can go on."""
+    lost = (
+        f"one of the {trainer.fabric.world_size} processes of this fit died in epoch "
+        f"{trainer.state.epoch + 1}; its own messages say why"
+    )
+    if folder is None:
+        return f"{lost}. Nothing was written: give out= to be able to go on after such a loss"
+    if not kept:
+        return f"{lost}. No checkpoint was due yet: give checkpoint_every=1 to have one soon"
+    return (
+        f"{lost}. The checkpoint of epoch {kept} is in {folder.checkpoints}: the same call with "
+        "resume=True goes on from there"
+    )
 
 
 def _last_words(trainer: Trainer, folder: RunFolder | None) -> str:
