@@ -11,6 +11,7 @@ from .data.annotated import from_anndata, is_anndata
 from .data.schema import Schema, schema_from_json, schema_of, schema_to_json
 from .errors import CheckpointError
 from .files import load_state, read_json, read_tensors, write_json, write_tensors, write_whole
+from .guides import guide_for
 from .model import Model
 from .pair import Pair, as_pair
 from .reading import criticism, export, prediction, predictive
@@ -246,7 +247,8 @@ def load(
         The model (and its guide, for functions), where it is not one of vaeppl's own or was built
         with networks of the user's: an object of the same class, made with the same arguments.
     data
-        A few rows, for functions that make parameters by ``pyro.param`` as they run.
+        A few rows, for functions that make parameters by ``pyro.param`` as they run; the rows
+        that were fitted, for ``guide="auto"``.
     classes
         A user's own classes by their ``"module:Class"`` name, as an alternative to ``model``.
 
@@ -269,7 +271,9 @@ def load(
     config = folder.read_config()
     if model is None:
         model = _build_model(config, folder, classes)
-    pair = as_pair(model, guide)
+    if guide == "auto" and data is None:
+        raise CheckpointError("a guide made from the story needs the rows fitted: pass data=")
+    pair = as_pair(model, guide_for(model, guide, data))
     tensors = read_tensors(folder.weights)
     if data is not None or tensors.keys() - pair.state_dict().keys():
         _run_once(pair, data)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .errors import StoryError
 from .model import Model, column_names, row_count
 
-__all__ = ["Batch", "Pair", "as_pair"]
+__all__ = ["Batch", "Pair", "as_pair", "key_of"]
 
 Batch = Mapping[str, Tensor]
 
@@ -29,7 +29,7 @@ class Pair(nn.Module):
     model
         A :class:`~vaeppl.Model` (any object with methods ``model`` and ``guide``), or a function.
     guide
-        The guide, where ``model`` is a function.
+        The guide, where ``model`` is a function or another is wanted than its own.
 
     Notes
     -----
@@ -73,7 +73,8 @@ class Pair(nn.Module):
                 "or a model function together with `guide=`"
             )
         self.source = (model,) if guide is None else (model, guide)
-        story, q = (model.model, model.guide) if guide is None else (model, guide)
+        story = model.model if hasattr(model, "model") else model
+        q = model.guide if guide is None else guide
         own = column_names(_function(story))
         self.given: tuple[str, ...] = tuple(getattr(model, "given_columns", ()))
         self.columns: tuple[str, ...] = (*own, *self.given)
@@ -91,7 +92,7 @@ class Pair(nn.Module):
         self._store: Any = {"params": {}, "constraints": {}}
         quick = isinstance(model, Model) and not _pyro_managed(model)
         object.__setattr__(self, "model", _bare(story) if quick else story)
-        object.__setattr__(self, "guide", _bare(q) if quick else q)
+        object.__setattr__(self, "guide", _bare(q) if quick and guide is None else q)
 
     @property
     def name(self) -> str:
@@ -159,12 +160,7 @@ class Pair(nn.Module):
             if id(parameter) not in known:
                 if not isinstance(parameter, nn.Parameter):
                     parameter = self._as_parameter(name, parameter)
-                self.stored[self._key(name)] = parameter
-
-    def _key(self, name: str) -> str:
-        """Return the key of a parameter of the store: names of methods are taken."""
-        key = name.replace(".", "/")
-        return f"{key}/" if hasattr(nn.ParameterDict, key) or key == "training" else key
+                self.stored[key_of(name)] = parameter
 
     def _as_parameter(self, name: str, value: Tensor) -> nn.Parameter:
         """Put an ``nn.Parameter`` in the store's place for a plain leaf tensor."""
@@ -186,6 +182,12 @@ class Pair(nn.Module):
         """Floating type of the parameters (torch's default if there are none)."""
         kinds = (p.dtype for p in self.parameters() if p.is_floating_point())
         return next(kinds, torch.get_default_dtype())
+
+
+def key_of(name: str) -> str:
+    """Return a name as a key of torch's dictionaries: without points, and no method of theirs."""
+    key = name.replace(".", "/")
+    return f"{key}/" if hasattr(nn.ParameterDict, key) or key == "training" else key
 
 
 def as_pair(source: Any, guide: Callable[..., Any] | None = None) -> Pair:

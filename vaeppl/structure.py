@@ -150,13 +150,15 @@ def _arguments(fn: Any, order: list[str]) -> dict[str, str]:
 
 
 def _in_words(value: Tensor, order: list[str]) -> str:
-    sources = get_provenance(value)
-    if sources:
+    sources, plain = get_provenance(value), detach_provenance(value)
+    # A number that was broadcast with others is marked as they are.
+    first = plain.detach().flatten()[0]
+    constant = not plain.requires_grad and bool((plain == first).all())
+    if sources and not (constant and plain.numel() > 1):
         return f"f({', '.join(n for n in dict.fromkeys(order) if n in sources)})"
-    if value.requires_grad:
+    if plain.requires_grad:
         return "learnt"
-    first = value.flatten()[0]
-    return f"{float(first):.4g}" if bool((value == first).all()) else "fixed"
+    return f"{float(first):.4g}" if constant else "fixed"
 
 
 def _marked(value: Tensor, name: str) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..data import as_data
 from ..errors import ColumnError, StoryError
+from ..guides import guide_for
 from ..pair import as_pair
 from . import behaviour, fast, gradients, prior
 from .case import Case, DoesNotRun
@@ -61,7 +62,7 @@ def check(
     """
     rows = as_data(data).train
     try:
-        pair = as_pair(model, guide)
+        pair = as_pair(model, guide_for(model, guide, rows))
     except (StoryError, ColumnError) as error:
         return Report(type(model).__name__, (_from_error(error),), 1)
     done = len(fast.CHECKS) + BEFORE_A_FIT

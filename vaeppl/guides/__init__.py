@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .auto import AutoAmortizedGuide, guide_for
 from .families import (
     SCALE_FLOOR,
     DiagonalNormal,
@@ -16,6 +17,7 @@ from .families import (
 
 __all__ = [
     "SCALE_FLOOR",
+    "AutoAmortizedGuide",
     "DiagonalNormal",
     "Family",
     "Flow",
@@ -24,4 +26,5 @@ __all__ = [
     "LowRankNormal",
     "available",
     "get",
+    "guide_for",
 ]
