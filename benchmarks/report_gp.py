@@ -90,8 +90,8 @@ def gpvae_growth(result: dict[str, Any]) -> str:
         "## A step of the GP-prior VAE against the number of rows\n\n"
         "MNIST digits turned by 16 angles, kernel of rank 128 (16 angles times 8 features), 16 "
         "latents, convolutions of 8 channels; a step is gradient and update. `ExactGPVAE` takes "
-        "all rows in each step, `GPVAE` 256. CPU seconds on one thread of a busy machine; MB is the "
-        "highest resident set of a step less what was resident before it, the data among it.\n\n"
+        "all rows in each step, `GPVAE` 256. CPU seconds on one thread of a busy machine; MB is "
+        "the highest resident set of a step less what was resident before it (the data, say).\n\n"
         f"{table(header, lines)}\n\n{provenance(result)}"
     )
 

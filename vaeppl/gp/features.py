@@ -14,7 +14,8 @@ from gpytorch.kernels import AdditiveKernel, Kernel, ProductKernel, ScaleKernel
 from torch import Tensor
 
 from ..errors import ColumnError, StoryError
-from .kernels import On, Product, Scaled, Sum, _column
+from .inputs import column_of
+from .kernels import On, Product, Scaled, Sum
 
 __all__ = ["bound", "columns_of", "covariance", "for_data", "leaves", "low_rank", "matrix", "rank"]
 
@@ -132,7 +133,7 @@ def matrix(kernel: Kernel, columns: Mapping[str, Tensor]) -> Tensor:
     widths = {leaf.column: leaf.dim for leaf in leaves(kernel)}
     parts = []
     for name, width in widths.items():
-        x = _column(columns, name)
+        x = column_of(columns, name)
         if x.shape[1] != width:
             raise ColumnError(
                 f"column {name!r} has {x.shape[1]} entries a row, but the kernel on it was built "

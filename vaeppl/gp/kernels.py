@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..config import Configurable
 from ..errors import ColumnError, StoryError, unknown_name
 from .factorise import cholesky
+from .inputs import finite_column, spread
 
 __all__ = ["On", "Product", "Same", "Scaled", "Sum", "Table", "available"]
 
@@ -236,11 +237,11 @@ class On(_Composable, Kernel):
         ColumnError
             If the data have no such column, or it holds NaN or infinity.
         """
-        x = finite(columns, self.column)
+        x = finite_column(columns, self.column)
         changed: dict[str, Any] = {"dim": x.shape[1]}
         if not self.is_exact and self.inducing is None:
             with torch.no_grad():
-                changed["inducing"] = _spread(self.inputs(x), num_inducing).tolist()
+                changed["inducing"] = spread(self.inputs(x), num_inducing).tolist()
         return On(**{**self.config(), **changed})
 
 
@@ -353,41 +354,3 @@ def _raw(kernel: Kernel, name: str) -> Tensor:
                 return found
     known = [n.rpartition(".")[2].removeprefix("raw_") for n, _ in kernel.named_parameters()]
     raise ValueError(unknown_name(f"hyperparameter of {type(kernel).__name__}", name, known))
-
-
-def _column(columns: Any, name: str) -> Tensor:
-    """Return a column as ``(N, D)``, float64."""
-    if name not in columns:
-        raise ColumnError(
-            f"the kernel is on column {name!r}, which the data lack: they have "
-            f"{', '.join(map(repr, columns))}"
-        )
-    x = torch.as_tensor(columns[name])
-    return (x.unsqueeze(-1) if x.ndim == 1 else x.flatten(1)).double()
-
-
-def finite(columns: Any, name: str) -> Tensor:
-    """Return a column as ``(N, D)``, float64, after a look at its values."""
-    x = _column(columns, name)
-    bad = torch.nonzero(~x.isfinite())
-    if len(bad):
-        row, entry = bad[0].tolist()
-        raise ColumnError(
-            f"column {name!r} holds {x[row, entry].item()} at row {row}; a kernel on it needs "
-            "finite values: drop the row or fill the entry"
-        )
-    return x
-
-
-def _spread(x: Tensor, num: int) -> Tensor:
-    """Return at most ``num`` points among rows ``(N, D)``: all distinct ones, or as spread."""
-    distinct = torch.unique(x, dim=0)
-    if len(distinct) <= num:
-        return distinct
-    if x.shape[1] == 1:
-        return torch.quantile(distinct, torch.linspace(0, 1, num).to(x), dim=0)
-    from sklearn.cluster import KMeans
-
-    few = distinct[torch.linspace(0, len(distinct) - 1, min(len(distinct), 5000)).long()]
-    means = KMeans(num, n_init=1, random_state=0).fit(few.cpu().numpy())
-    return torch.as_tensor(means.cluster_centers_).to(x)

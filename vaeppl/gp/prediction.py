@@ -13,7 +13,8 @@ from ..distributions import centre
 from ..errors import ColumnError, StoryError
 from ..pair import as_pair
 from ..reading import tracing
-from .kernels import finite
+from .factorise import cholesky
+from .inputs import finite_column
 from .weights import Weights, WeightSums, values_given
 
 __all__ = ["Prediction", "posterior", "predict", "weight_sums"]
@@ -158,7 +159,7 @@ def predict(
             f"{', '.join(map(repr, columns.keys()))}"
         )
     for name in story.given_columns:
-        finite(columns, name)
+        finite_column(columns, name)
     rows = columns.columns(*story.given_columns).to(pair.device, dtype=pair.dtype)
     with tracing.quiet(pair, seed=seed):
         draws = _draw(weights, num_samples)
@@ -183,8 +184,6 @@ def _parts(rows: Data) -> Any:
 
 def _draw(weights: Weights, num: int) -> Tensor:
     """Draw weights, ``(num, L, H)``, shared by all rows."""
-    from .factorise import cholesky
-
     if not num:
         return weights.mean.new_zeros(0, *weights.mean.shape)
     tril = cholesky(weights.covariance, "covariance of the weights")
