@@ -92,3 +92,11 @@ def test_every_command_is_one():
 
     shown = set(re.findall(r"^vaeppl ([\w-]+)", README, flags=re.MULTILINE))
     assert shown <= set(get_command(app).commands)
+
+
+def test_deep_stories_and_codes():
+    names: dict = {"vaeppl": vaeppl}
+    exec("from vaeppl.likelihoods import Binomial", names)
+    block = next(b for b in BLOCKS if "BetaVAE" in b)
+    exec(block.replace('["factors"])', '["factors"], repeats=1, trees=2)'), names)
+    assert list(names["deep"].elbo().site_kl) == ["z2", "z1"]
