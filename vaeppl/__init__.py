@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from .reading.export import to_arviz as to_arviz
     from .reading.gaps import inference_gaps as inference_gaps
     from .reading.gaps import latent_report as latent_report
+    from .reading.imputation import hide_entries as hide_entries
+    from .reading.imputation import impute as impute
+    from .reading.imputation import score_imputation as score_imputation
     from .reading.prediction import predict as predict
     from .reading.prediction import predict_proba as predict_proba
     from .reading.prediction import score_labels as score_labels
@@ -86,6 +89,8 @@ _HOME = {
     "fit": "training.fit",
     "inference_gaps": "reading.gaps",
     "latent_report": "reading.gaps",
+    "hide_entries": "reading.imputation",
+    "impute": "reading.imputation",
     "likelihood_for": "catalogue",
     "load": "fitted",
     "posterior_predictive": "reading.predictive",
@@ -97,6 +102,7 @@ _HOME = {
     "row_share": "model",
     "rows": "model",
     "sample": "reading.predictive",
+    "score_imputation": "reading.imputation",
     "score_labels": "reading.prediction",
     "show": "showing",
     "to_arviz": "reading.export",

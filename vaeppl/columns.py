@@ -80,7 +80,8 @@ def _check_finite(data: Data, column: str) -> None:
         row, entry, value = found
         raise ColumnError(
             f"column {column!r} holds {value} at row {row}{entry_in_words(data, column, entry)}; "
-            "this model takes no missing or infinite values: drop the row or fill the entry"
+            "this model takes no missing or infinite values: drop the row or fill the entry; "
+            "guide='auto' leaves out what is missing (NaN)"
         )
 
 

@@ -133,7 +133,9 @@ class Model(Configurable, PyroModule):
     Attributes
     ----------
     takes_missing : bool
-        Whether NaN entries in a column mean "missing". ``False``: they are refused.
+        Whether NaN entries in a column mean "missing": they are left out of the likelihood, and
+        the guide must do without them (:class:`vaeppl.guides.AutoAmortizedGuide` does).
+        ``False``: they are refused.
     likelihood_columns : mapping of str to str
         Which arguments of the constructor are likelihoods, and of which column: so that they can
         be chosen from data where they are not given (``{"likelihood": "x"}``).

@@ -14,6 +14,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from .errors import StoryError
+from .missing import leaving_out_missing
 from .model import Model, column_names, row_count
 
 __all__ = ["Batch", "Pair", "as_pair", "key_of"]
@@ -91,7 +92,10 @@ class Pair(nn.Module):
         self.stored = nn.ParameterDict()
         self._store: Any = {"params": {}, "constraints": {}}
         quick = isinstance(model, Model) and not _pyro_managed(model)
-        object.__setattr__(self, "model", _bare(story) if quick else story)
+        told = _bare(story) if quick else story
+        if self.takes_missing:
+            told = leaving_out_missing(told, set(self.columns) - set(self.partly_observed))
+        object.__setattr__(self, "model", told)
         object.__setattr__(self, "guide", _bare(q) if quick and guide is None else q)
 
     @property
@@ -116,7 +120,7 @@ class Pair(nn.Module):
     @property
     def takes_missing(self) -> bool:
         """Whether NaN entries mean "missing" to this model."""
-        return bool(getattr(self.source[0], "takes_missing", False))
+        return any(bool(getattr(s, "takes_missing", False)) for s in self.source)
 
     @property
     def partly_observed(self) -> tuple[str, ...]:

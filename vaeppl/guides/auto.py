@@ -189,6 +189,11 @@ class AutoAmortizedGuide(nn.Module):
             z: Tensor = pyro.sample(name, head(h), infer={**head.infer})
         return z
 
+    @property
+    def takes_missing(self) -> bool:
+        """Whether entries of columns may be NaN."""
+        return all(getattr(features, "missing", False) for features in self.inputs.values())
+
     def __repr__(self) -> str:
         outside = [] if self.shared is None else list(self.shared.names)
         told = [f"q({n})" for n in outside]

@@ -121,7 +121,7 @@ class StoryRead:
         """Return how a column enters the encoders."""
         shape = self._shape(column)
         if missing is None:
-            missing = bool(getattr(self.model, "takes_missing", False)) or self._has_nan(column)
+            missing = bool(getattr(self.model, "takes_missing", False)) or self._has_nan()
         likelihood = given or self._own(column) or self._by_values(column)
         return ColumnFeatures(likelihood or self._by_support(column), shape, missing=missing)
 
@@ -131,10 +131,10 @@ class StoryRead:
             values = self.nodes[column].value
         return tuple(values.shape[1:])
 
-    def _has_nan(self, column: str) -> bool:
-        if self.data is None or column not in self.data:
-            return False
-        return bool(self._many(column).isnan().any())
+    def _has_nan(self) -> bool:
+        """Tell whether an entry of any column is missing: then one may be of the others too."""
+        there = [] if self.data is None else [c for c in self.columns if c in self.data]
+        return any(bool(self._many(c).isnan().any()) for c in there if c not in self.partly)
 
     def _many(self, column: str) -> Tensor:
         assert self.data is not None
