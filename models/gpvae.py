@@ -41,7 +41,8 @@ from vaeppl.errors import ColumnError, StoryError
 from vaeppl.nets import MLP, feature_net, output_dim
 
 ALPHA_FLOOR = 1e-6  # α below it leaves K singular to working precision
-MOST_NUMBERS = 2**28  # entries of V that ExactGPVAE takes: 2 GB in float64, and a few such at once
+MOST_NUMBERS = 2**28  # entries of V that ExactGPVAE takes: 1 GB in float32, and a few such at once
+PART = 8192  # rows whose V is computed together
 
 
 class GPVAE(Model):
@@ -151,7 +152,10 @@ class GPVAE(Model):
 
     def features(self, w: Any) -> tuple[Tensor, Tensor]:
         """Return V and d of rows with columns w, so that K + αI = V Vᵀ + diag d."""
-        v, rest = gp.low_rank(self.kernel, gp.matrix(self.kernel, w))
+        return self._features_at(gp.matrix(self.kernel, w))
+
+    def _features_at(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        v, rest = gp.low_rank(self.kernel, inputs)
         like = self.log_alpha
         return v.to(like.dtype), (rest + self.alpha).to(like.dtype)
 
@@ -313,6 +317,18 @@ class ExactGPVAE(GPVAE):
         mean, sd = gp.in_parts(self._moments, self.rows_at_once, x).mT.split(self.latent_dim)
         with pyro.plate("latents", self.latent_dim, dim=-1):
             pyro.sample("z", dist.Normal(mean, sd).to_event(1))
+
+    def _features_at(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """V and d, in parts where there are many rows: the gradient computes each again."""
+        if len(inputs) <= PART:
+            return super()._features_at(inputs)
+        v_and_d = gp.in_parts(self._beside, PART, inputs)
+        return v_and_d[..., :-1].movedim(0, -2), v_and_d[..., -1].movedim(0, -1)
+
+    def _beside(self, inputs: Tensor) -> Tensor:
+        """V and d side by side, rows first."""
+        v, d = super()._features_at(inputs)
+        return torch.cat([v, d.unsqueeze(-1)], dim=-1).movedim(-2, 0)
 
     def p_x(self, z: Tensor) -> TorchDistribution:
         """p(x | z), in parts where there are many rows."""

@@ -82,6 +82,25 @@ def test_gradients_are_those_of_the_dense_normal():
         assert close(mine, exact)
 
 
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_many_rows_are_scaled_in_parts_without_a_change(batch, monkeypatch):
+    found = []
+    for part in (8192, 7):
+        monkeypatch.setattr("vaeppl.gp.lowrank.PART", part)
+        v, d = (t.requires_grad_() for t in process(batch=batch)[:2])
+        g = torch.Generator().manual_seed(1)
+        m, sd = torch.randn(3, 30, generator=g), torch.rand(3, 30, generator=g) + 0.1
+        prior = gp.LowRankNormal(v, d).expand((3,))
+        both = torch.stack(
+            [
+                kl_divergence(dist.Normal(m, sd).to_event(1), prior).sum(),
+                prior.log_prob(m).sum(),
+            ]
+        )
+        found.append([both, *torch.autograd.grad(both.sum(), (v, d))])
+    assert all(close(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_draws_have_the_covariance():
     v, d, k = process(n=4, h=2)
     z = gp.LowRankNormal(v, d).rsample((200_000,))

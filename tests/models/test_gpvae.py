@@ -133,6 +133,24 @@ def test_rows_go_through_the_networks_in_parts_without_a_change():
     assert all(torch.allclose(whole[n], parts[n], atol=1e-9) for n in whole)
 
 
+@pytest.mark.parametrize("batch_shape", [(), (L,)])
+def test_features_are_made_in_parts_without_a_change(batch_shape, monkeypatch):
+    w, found = columns(), []
+    options = {"batch_shape": list(batch_shape)} if batch_shape else {}
+    for rows in (8192, 9):
+        monkeypatch.setattr("vaeppl.models.gpvae.PART", rows)
+        model = story(ExactGPVAE, w, kernel=kernel(**options))
+        pair = Pair(model)
+        with pair.active(N):
+            torch.manual_seed(0)
+            ELBO().differentiable_loss(pair.model, pair.guide, **w).backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+        v, d = model.features({c: w[c] for c in model.given_columns})
+        assert v.shape == (*batch_shape, N, 16) and d.shape == (*batch_shape, N)
+    whole, parts = found
+    assert all(torch.allclose(whole[n], parts[n], atol=1e-9) for n in whole)
+
+
 def value(tensor):
     return float(tensor.detach())
 

@@ -32,11 +32,12 @@ def in_parts(network: Callable[..., Tensor], rows: int, *inputs: Tensor) -> Tens
     parts = zip(*(x.split(rows) for x in inputs), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([network(*part) for part in parts])
-    return torch.cat([_again(network, *part) for part in parts])
+    return torch.cat([again(network, *part) for part in parts])
 
 
-def _again(network: Callable[..., Tensor], *part: Tensor) -> Tensor:
-    result: Tensor = checkpoint(network, *part, use_reentrant=False)
+def again(function: Callable[..., Tensor], *part: Tensor) -> Tensor:
+    """Apply a function; what it needs for its gradient is computed again when the time comes."""
+    result: Tensor = checkpoint(function, *part, use_reentrant=False)
     return result
 
 

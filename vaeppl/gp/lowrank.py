@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -10,11 +11,13 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent, Normal, constraints, register_kl
 
+from .chunks import again
 from .factorise import cholesky_of_precision
 
 __all__ = ["LowRankNormal"]
 
 LOG_2PI = 1.8378770664093453
+PART = 8192  # rows that are scaled together: above, nothing else of the size of V is kept
 
 
 class LowRankNormal(TorchDistribution):
@@ -65,9 +68,8 @@ class LowRankNormal(TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> LowRankNormal:
         """Expand to a batch shape; the factors stay as they are."""
         new = LowRankNormal(self.factor, self.diagonal, batch_shape=batch_shape)
-        for name in ("_scaled", "_tril"):
-            if name in self.__dict__:
-                new.__dict__[name] = self.__dict__[name]
+        if "_tril" in self.__dict__:
+            new.__dict__["_tril"] = self.__dict__["_tril"]
         return new
 
     @property
@@ -81,38 +83,48 @@ class LowRankNormal(TorchDistribution):
         own = self.factor.square().sum(-1) + self.diagonal
         return own.expand(self._extended_shape())
 
-    @cached_property
-    def _scaled(self) -> tuple[Tensor, Tensor]:
-        """Return U and the square root of d, in float64."""
-        root = self.diagonal.double().sqrt()
-        return self.factor.double() / root.unsqueeze(-1), root
+    def _in_parts(self, function: Callable[..., Tensor], *more: Tensor) -> list[Tensor]:
+        """Apply a function to V and d of some rows, and what is given of them beside, in turn."""
+        parts = zip(
+            self.factor.split(PART, dim=-2),
+            self.diagonal.split(PART, dim=-1),
+            *(values.split(PART, dim=-1) for values in more),
+            strict=True,
+        )
+        if self.event_shape[0] <= PART or not torch.is_grad_enabled():
+            return [function(*part) for part in parts]
+        return [again(function, *part) for part in parts]
 
     @cached_property
     def _tril(self) -> Tensor:
-        return cholesky_of_precision(self._scaled[0])
+        gram = sum(self._in_parts(_gram))
+        assert isinstance(gram, Tensor)
+        return cholesky_of_precision(gram, gram)
 
     def _log_det(self) -> Tensor:
-        _, root = self._scaled
         pivots = self._tril.diagonal(dim1=-2, dim2=-1)
-        return 2 * (root.log().sum(-1) + pivots.log().sum(-1))
+        return self.diagonal.double().log().sum(-1) + 2 * pivots.log().sum(-1)
 
     def _mahalanobis(self, value: Tensor) -> Tensor:
-        u, root = self._scaled
-        r = value.double() / root
-        a = torch.einsum("...n,...nh->...h", r, u)
+        square = (value.double().square() / self.diagonal.double()).sum(-1)
+        a = torch.as_tensor(sum(self._in_parts(_moment, value)))
         if self._tril.ndim == 2:
             b = torch.linalg.solve_triangular(
                 self._tril, a.reshape(-1, a.shape[-1]).mT, upper=False
             )
-            return r.square().sum(-1) - b.square().sum(0).reshape(a.shape[:-1])
+            return square - b.square().sum(0).reshape(a.shape[:-1])
         b = torch.linalg.solve_triangular(self._tril, a.unsqueeze(-1), upper=False).squeeze(-1)
-        return r.square().sum(-1) - b.square().sum(-1)
+        return square - b.square().sum(-1)
 
     def _precisions(self) -> Tensor:
         """Return the diagonal of K⁻¹."""
-        u, root = self._scaled
-        t = torch.linalg.solve_triangular(self._tril, u.mT, upper=False)
-        return (1 - t.square().sum(-2)) / root.square()
+        tril = self._tril
+
+        def of_part(v: Tensor, d: Tensor) -> Tensor:
+            t = torch.linalg.solve_triangular(tril, _scaled(v, d).mT, upper=False)
+            return (1 - t.square().sum(-2)) / d.double()
+
+        return torch.cat(self._in_parts(of_part), dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density of ``(..., N)``."""
@@ -127,6 +139,22 @@ class LowRankNormal(TorchDistribution):
         u = torch.randn(*shape[:-1], like.shape[-1], dtype=like.dtype, device=like.device)
         noise = torch.randn(shape, dtype=like.dtype, device=like.device)
         return torch.einsum("...nh,...h->...n", like, u) + self.diagonal.sqrt() * noise
+
+
+def _scaled(v: Tensor, d: Tensor) -> Tensor:
+    """Return U, in float64."""
+    return v.double() / d.double().sqrt().unsqueeze(-1)
+
+
+def _gram(v: Tensor, d: Tensor) -> Tensor:
+    """Return Uᵀ U."""
+    u = _scaled(v, d)
+    return u.mT @ u
+
+
+def _moment(v: Tensor, d: Tensor, value: Tensor) -> Tensor:
+    """Return Uᵀ D^(-1/2) z."""
+    return torch.einsum("...n,...nh->...h", value.double() / d.double().sqrt(), _scaled(v, d))
 
 
 @register_kl(Independent, LowRankNormal)
