@@ -61,6 +61,17 @@ def test_a_fault_has_its_line_and_an_exit_status(run, tmp_path):
     assert code == 1 and f"my_story.py:{number}" in text.replace("\n", "")
 
 
+def test_runs_are_compared(run, tmp_path):
+    small = ("--data", "digits", "--set", "hidden=[8]", "--epochs", 1, "--quiet")
+    for width in (1, 2):
+        options = ("--set", f"latent_dim={width}", "--out", f"r{width}")
+        assert run("fit", "vae", *small, *options)[0] == 0
+    code, text = run("compare", "r1", "r2", "--num-particles", 30, "--out", "c")
+    assert code == 0, text
+    assert "r1" in text and "difference" in text and "were fitted" in text
+    assert {p.name for p in (tmp_path / "c").iterdir()} == {"comparison.csv", "comparison.png"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

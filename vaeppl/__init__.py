@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .reading.chains import Chain as Chain
     from .reading.chains import chain as chain
     from .reading.classifier import LatentClassifier as LatentClassifier
+    from .reading.compare import compare as compare
     from .reading.criticism import posterior_predictive_check as posterior_predictive_check
     from .reading.evidence import active_units as active_units
     from .reading.evidence import elbo as elbo
@@ -78,6 +79,7 @@ _HOME = {
     "calibration": "reading.scoring",
     "calibration_error": "reading.scoring",
     "chain": "reading.chains",
+    "compare": "reading.compare",
     "compare_estimators": "comparison",
     "check": "checks.full",
     "classification_report": "reading.scoring",

@@ -160,35 +160,42 @@ def evaluate(
     """Print ELBO, evidence and active units of a run, and write them into its folder."""
     from .files import write_json, write_whole
     from .reading.prediction import can_predict
+    from .reading.weights import has_evidence
 
     result, rows = _load_run(run, model, data, data_options, columns)
     part, name = _part(rows, split)
     console.print(f"{result} on {len(part)} rows ({name})", soft_wrap=True)
     elbo = result.elbo(part)
-    evidence = result.evidence(part, num_particles=num_particles, seed=seed, progress=_shows())
+    evidence = None
+    if has_evidence(result.pair, part):
+        evidence = result.evidence(part, num_particles=num_particles, seed=seed, progress=_shows())
     units = result.active_units(part)
     table = Table("quantity", "nats per row", "s.e. over rows", "note")
-    table.add_row("log evidence", f"{evidence.mean:.2f}", f"{evidence.se:.2f}",
-                  f"{num_particles} particles, Monte Carlo ± {evidence.mc_se:.2g}")  # fmt: skip
+    if evidence is None:
+        table.add_row("log evidence", "none", "", "rows have none under this story and guide")
+    else:
+        table.add_row("log evidence", f"{evidence.mean:.2f}", f"{evidence.se:.2f}",
+                      f"{num_particles} particles, Monte Carlo ± {evidence.mc_se:.2g}")  # fmt: skip
     table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", "")
     table.add_row("reconstruction", f"{elbo.reconstruction:.2f}", "", "")
     table.add_row("KL", f"{elbo.kl:.2f}", "", "")
     console.print(table)
     active = f"active units: {int(units.active.sum())} of {len(units)}"
-    console.print(f"{active}; Pareto k {evidence.reliability}", soft_wrap=True)
+    reliability = "" if evidence is None else f"; Pareto k {evidence.reliability}"
+    console.print(f"{active}{reliability}", soft_wrap=True)
     labels = result.score_labels(part) if can_predict(result, part) else None
     if labels is not None:
         seen = "" if "test" in name or "valid" in name else "; these rows were fitted"
         console.print(f"labels: {labels}{seen}", soft_wrap=True)
-    share = evidence.share_unreliable
+    share = math.nan if evidence is None else evidence.share_unreliable
     summary = {
         "split": name,
         "rows": len(part),
         "num_particles": num_particles,
         "seed": seed,
-        "log_evidence": evidence.mean,
-        "log_evidence_se": evidence.se,
-        "log_evidence_mc_se": evidence.mc_se,
+        "log_evidence": None if evidence is None else evidence.mean,
+        "log_evidence_se": None if evidence is None else evidence.se,
+        "log_evidence_mc_se": None if evidence is None else evidence.mc_se,
         "elbo": elbo.mean,
         "elbo_se": elbo.se,
         "reconstruction": elbo.reconstruction,
@@ -200,8 +207,11 @@ def evaluate(
         "label_error_percent": None if labels is None else labels.error_percent,
     }
     write_json(run / "evaluation.json", summary)
-    write_whole(run / "evidence.csv", lambda p: evidence.rows.to_csv(p))
-    console.print(f"written: {run / 'evaluation.json'}, {run / 'evidence.csv'}", soft_wrap=True)
+    written = [run / "evaluation.json"]
+    if evidence is not None:
+        write_whole(run / "evidence.csv", evidence.rows.to_csv)
+        written.append(run / "evidence.csv")
+    console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
 
 
 @app.command()
@@ -220,6 +230,41 @@ def plot(
     part, _ = _part(rows, split)
     for path in plots.save_all(result, run / "plots", part):
         console.print(str(path), soft_wrap=True)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of two runs or more.")],
+    data: OtherData = None,
+    split: Split = None,
+    num_particles: Annotated[int, typer.Option(help="Draws for each row.")] = 500,
+    seed: Annotated[int, typer.Option(help="Fixes the draws.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for table and picture.")] = None,
+    data_options: DataOptions = None,
+    columns: Columns = None,
+) -> None:
+    """Compare runs on held-out rows: evidence, predictive checks, active units and cost."""
+    from .files import write_whole
+    from .plots import comparison
+    from .reading.compare import compare as compare_fits
+
+    loaded = [_load_run(run, None, data, data_options, columns) for run in runs]
+    part, name = _part(loaded[0][1], split)
+    if name in ("all", "train"):
+        console.print(f"note: these rows ({name}) were fitted", soft_wrap=True)
+    called = [str(run) for run in runs]
+    options: dict[str, Any] = {"num_particles": num_particles, "seed": seed}
+    found = compare_fits(*(fit for fit, _ in loaded), data=part, names=called, **options)
+    console.print(found.to_rich())
+    if not found.checks.empty:
+        console.print("p-values of predictive checks (near 0 or 1: the story misses it)")
+        _print_frame(found.checks.round(3).reset_index())
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "comparison.csv", lambda p: found.table.to_csv(p))
+        picture: Any = comparison(found).figure
+        picture.savefig(out / "comparison.png", bbox_inches="tight")
+        console.print(f"written: {out / 'comparison.csv'}, {out / 'comparison.png'}")
 
 
 @app.command("compare-estimators")

@@ -3,6 +3,7 @@
 from .cells import mean_variance, volcano, zero_fractions
 from .chains import chain
 from .checks import evidence, posterior_predictive_check
+from .comparison import comparison
 from .curves import learning_curve
 from .estimators import bias_variance, estimator_curves, evidence_gaps, signal_to_noise
 from .files import save_all
@@ -20,6 +21,7 @@ __all__ = [
     "bias_variance",
     "calibration",
     "chain",
+    "comparison",
     "confusion",
     "covariance",
     "embedding",

@@ -1,0 +1,74 @@
+"""Stories side by side: exact differences, and what cannot be compared."""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import vaeppl
+from vaeppl import plots, rows
+from vaeppl.errors import StoryError
+from vaeppl.models import CVAE, VAE
+from vaeppl.pair import Pair
+
+torch.manual_seed(0)
+X = torch.randn(200)
+FAMILIES = {"near": dist.Normal(0.1, 1.0), "wide": dist.Normal(0.0, 2.0), "far": dist.Normal(1, 1)}
+
+
+def pair_of(fn):
+    def model(x=None):
+        with rows(x):
+            pyro.sample("x", fn, obs=x)
+
+    def guide(x=None):
+        pass
+
+    return Pair(model, guide)
+
+
+def test_differences_and_their_errors_are_those_of_the_rows():
+    fits = [pair_of(fn) for fn in FAMILIES.values()]
+    found = vaeppl.compare(*fits, data={"x": X}, names=list(FAMILIES), num_particles=2)
+    exact = {name: fn.log_prob(X).double().numpy() for name, fn in FAMILIES.items()}
+    assert list(found.table.index) == ["near", "wide", "far"]
+    for name, values in exact.items():
+        line = found.table.loc[name]
+        apart = values - exact["near"]
+        assert line["elpd"] == pytest.approx(values.mean(), abs=1e-5)
+        assert line["difference"] == pytest.approx(apart.mean(), abs=1e-5)
+        if name != "near":
+            assert line["difference_se"] == pytest.approx(apart.std(ddof=1) / 200**0.5, rel=1e-4)
+    assert np.isnan(found.table.loc["near", "difference_se"])
+    p = found.checks.loc["mean"]
+    assert p["far"] > 0.99 and 0.02 < p["near"] < 0.999
+    assert "near" in repr(found) and found.to_rich().row_count == 3
+    ax = plots.comparison(found)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["far", "wide", "near"]
+
+
+def test_fits_are_compared_on_the_test_rows():
+    data = vaeppl.data.Data({"x": (torch.rand(100, 6) < 0.4).float()}).split(valid=0.0, test=0.3)
+    fits = [vaeppl.fit(VAE(6, d, hidden=(4,)), data, epochs=1, progress=False) for d in (1, 2)]
+    found = vaeppl.compare(*fits, data=data, num_particles=30, num_samples=0)
+    assert len(found.rows) == 30 and set(found.table.index) == {"VAE 1", "VAE 2"}
+    assert (found.table["seconds"] > 0).all() and found.checks.empty
+    assert found.table.loc["VAE 2", "units"] == 2
+
+
+def test_what_cannot_be_compared():
+    one = VAE(6, 2, hidden=(4,))
+    x = (torch.rand(20, 6) < 0.4).float()
+    with pytest.raises(StoryError, match="two stories or more"):
+        vaeppl.compare(one, data={"x": x})
+    with pytest.raises(StoryError, match="data= holds"):
+        vaeppl.compare(one, one)
+    with pytest.raises(StoryError, match="2 different names"):
+        vaeppl.compare(one, one, data={"x": x}, names=["a", "a"])
+    with pytest.raises(StoryError, match="densities of different columns"):
+        vaeppl.compare(one, CVAE(6, 6, 2, hidden=(4,)), data={"x": x, "y": x})
+    with pytest.warns(UserWarning, match="comparable only where the columns are whole numbers"):
+        vaeppl.compare(
+            one, VAE(6, 2, likelihood="normal", hidden=(4,)), data={"x": x}, num_particles=5
+        )
