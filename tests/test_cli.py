@@ -169,6 +169,20 @@ def test_a_conditional_model_takes_its_columns_by_name(run, tmp_path):
     assert code == 0, text
 
 
+def test_a_story_without_evidence_is_evaluated_and_drawn_as_far_as_it_goes(run, tmp_path):
+    code, text = run("fit", "autoencoder", "--data", "digits", *SMALL, "--out", "r")
+    assert code == 0, text
+    code, text = run("evaluate", "r")
+    assert code == 0 and "rows have none under this story" in text, text
+    summary = json.loads((tmp_path / "r/evaluation.json").read_text())
+    assert summary["log_evidence"] is None and summary["kl"] == 0
+    assert not (tmp_path / "r/evidence.csv").exists()
+    code, text = run("plot", "r")
+    assert code == 0, text
+    drawn = {p.stem for p in (tmp_path / "r/plots").iterdir()}
+    assert "reconstructions" in drawn and not drawn & {"samples", "evidence", "chain"}
+
+
 def test_few_labels_are_kept_scored_and_drawn(run, tmp_path):
     words = ("--labels-per-class", 10, *SMALL, "--out", "r", "--quiet")
     code, text = run("fit", "m2", "--data", "digits", *words)

@@ -59,3 +59,11 @@ def test_bad_input():
         plots.chain(vae, DATA, every=0)
     with pytest.raises(ValueError, match="unknown column"):
         plots.chain(vae, DATA, column="w")
+
+
+def test_it_is_among_the_pictures_that_suit_a_denoising_auto_encoder(tmp_path):
+    for corruption, drawn in ((None, False), ("masking", True)):
+        ae = AutoEncoder(6, 3, corruption=corruption, hidden=(4,))
+        fit = vaeppl.fit(ae, DATA, epochs=1, progress=False)
+        names = {path.stem for path in plots.save_all(fit, tmp_path / str(drawn))}
+        assert ("chain" in names) == drawn and not names & {"samples", "evidence"}

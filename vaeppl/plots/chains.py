@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..data import Data
 from ..errors import StoryError
 from ..pair import as_pair
 from ..reading.chains import Chain
@@ -111,6 +112,13 @@ def chain(
     what = f"E[{column} | z]" if mean else column
     ax.set_title(f"Chains of {pair.name}: {what}, from rows of the data", fontsize="medium")
     return ax
+
+
+def has_chain(fit: Any, rows: Data) -> bool:
+    """Tell whether a fit has a corruption to draw a chain with, and rows that are pictures."""
+    pair = as_pair(fit)
+    denoises = getattr(pair.source[0], "corruption", None) is not None
+    return denoises and image_shape_of(rows, drawn_column(pair, rows, None)) is not None
 
 
 def _lines(found: Chain, every: int, mean: bool) -> tuple[torch.Tensor, list[str]]:

@@ -14,7 +14,9 @@ from ..files import write_whole
 from ..reading import evidence as _evidence
 from ..reading.prediction import can_predict, score_labels
 from ..reading.predictive import encode
+from ..reading.weights import has_evidence, has_prior_draws
 from ._rows import rows_or_none, some_rows
+from .chains import chain, has_chain
 from .checks import evidence, posterior_predictive_check
 from .curves import learning_curve
 from .images import has_manifold, manifold, reconstructions, samples
@@ -81,7 +83,8 @@ def _pictures_that_suit(fit: Any, rows: Data | None) -> dict[str, Callable[[], A
     pictures: dict[str, Callable[[], Axes]] = {}
     if len(fit.history):
         pictures["learning_curve"] = lambda: learning_curve(fit)
-    pictures["samples"] = lambda: samples(fit, data=rows)
+    if rows is None or has_prior_draws(fit.pair, rows):
+        pictures["samples"] = lambda: samples(fit, data=rows)
     if rows is None or fit.pair.couples_rows:  # nothing can be read of such rows one by one
         return pictures
     some, few = some_rows(rows, 1000, 0), some_rows(rows, 300, 0)
@@ -92,7 +95,10 @@ def _pictures_that_suit(fit: Any, rows: Data | None) -> dict[str, Callable[[], A
         pictures["embedding"] = lambda: embedding(fit, some)
         pictures["active_units"] = lambda: active_units(_evidence.active_units(fit, some))
     pictures["posterior_predictive_check"] = lambda: posterior_predictive_check(fit, some)
-    pictures["evidence"] = lambda: evidence(_evidence.evidence(fit, few, num_particles=100))
+    if has_evidence(fit.pair, few):
+        pictures["evidence"] = lambda: evidence(_evidence.evidence(fit, few, num_particles=100))
+    if has_chain(fit, rows):
+        pictures["chain"] = lambda: chain(fit, rows)
     return pictures | _pictures_of_labels(fit, rows)
 
 

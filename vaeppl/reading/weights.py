@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro.poutine as poutine
 import torch
+from pyro.distributions import ImproperUniform
 from torch import Tensor
 
 from ..errors import StoryError
@@ -12,7 +14,7 @@ from ..estimators.sites import is_beside_the_story, is_enumerated, is_point, sam
 from ..pair import Pair
 from . import tracing
 
-__all__ = ["weigh"]
+__all__ = ["has_evidence", "has_prior_draws", "weigh"]
 
 
 def weigh(
@@ -64,6 +66,29 @@ def weigh(
     # What has no probability under q adds nothing, whatever its own log-probability.
     terms = torch.where(log_q > -torch.inf, log_q.exp() * (total - log_q), 0.0)
     return total.logsumexp(over), terms.sum(over)
+
+
+def has_evidence(pair: Pair, data: Any) -> bool:
+    """Tell whether log p(x) of a row can be had: no other row counts, and no latent is a point."""
+    if pair.couples_rows:
+        return False
+    trace, _ = _few_traces(pair, data)
+    return not any(is_point(site) for site in tracing.latents(trace))
+
+
+def has_prior_draws(pair: Pair, data: Any) -> bool:
+    """Tell whether rows can be drawn from the story: no latent has a prior that is none."""
+    _, trace = _few_traces(pair, data)
+    sites = [getattr(s["fn"], "base_dist", s["fn"]) for s in sample_sites(trace)]
+    return not any(isinstance(fn, ImproperUniform) for fn in sites)
+
+
+def _few_traces(pair: Pair, data: Any) -> tuple[Any, Any]:
+    batch = tracing.few_rows(pair, data)
+    with tracing.quiet(pair, seed=0, draw=len(next(iter(batch.values())))):
+        guide_trace = poutine.trace(pair.guide).get_trace(**batch)
+        replayed = poutine.replay(pair.model, trace=guide_trace)
+        return guide_trace, poutine.trace(replayed).get_trace(**batch)
 
 
 def _check_has_density(pair: Pair, site: Any) -> None:
