@@ -273,7 +273,7 @@ class ExactGPVAE(GPVAE):
     The weights are integrated out, and the KL from N rows to the process is exact. Rows depend on
     each other, so that ``batch_size`` is the number of rows, and no ELBO or evidence is a row's
     own: read :meth:`rows_apart` instead. Rows go through the networks in parts, so that memory is
-    N (H + L + x_dim) numbers, and what a part needs.
+    a few times N (H + L) numbers beside the data, and what a part needs.
 
     Parameters
     ----------
