@@ -87,7 +87,6 @@ def main() -> None:
         ("bias_variance", vaeppl.plots.bias_variance(frozen)),
     ):
         figure: Any = ax.figure
-        figure.tight_layout()
         figure.savefig(RESULTS / f"compare_estimators_{name}.png", dpi=110)
         plt.close(figure)
     print(save("compare_estimators", rows, key=("mode", "estimator")))

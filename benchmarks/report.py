@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import report_cells
+import report_estimators
 import report_gp
 import report_representation
 import report_speed
@@ -199,6 +200,7 @@ SECTIONS = {
     "mnist_few_labels": mnist_few_labels,
     "m2_step": m2_step,
     **report_cells.SECTIONS,
+    **report_estimators.SECTIONS,
     **report_gp.SECTIONS,
     **report_representation.SECTIONS,
     **report_speed.SECTIONS,
