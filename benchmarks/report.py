@@ -13,6 +13,7 @@ import report_estimators
 import report_gp
 import report_representation
 import report_speed
+import report_stories
 from tables import Rows, provenance, spread, table
 
 from vaeppl.files import read_json, write_whole
@@ -204,6 +205,7 @@ SECTIONS = {
     **report_gp.SECTIONS,
     **report_representation.SECTIONS,
     **report_speed.SECTIONS,
+    **report_stories.SECTIONS,
 }
 
 

@@ -181,7 +181,7 @@ def _frames(node: Node) -> tuple[tuple[str, int, int], ...]:
 def bijection(node: Node) -> Any:
     """Return the map from all reals to a latent's support; ``None`` if they are the same."""
     support: Any = base_of(node.fn).support
-    while isinstance(support, constraints.independent):
+    while hasattr(support, "base_constraint"):  # of vectors, and of mixtures
         support = support.base_constraint
     if support is constraints.real:
         return None

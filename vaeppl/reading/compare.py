@@ -136,7 +136,9 @@ def compare(
     pairs = [as_pair(f) for f in fits]
     called = _names(pairs, names)
     columns = _shared_columns(pairs, called, rows)
-    lines, by_row, checks = [], {}, {}
+    lines = []
+    by_row: dict[str, Any] = {}
+    checks: dict[str, Any] = {}
     for name, fit, pair in zip(called, fits, pairs, strict=True):
         report = evidence(fit, rows, num_particles=num_particles, seed=seed)
         by_row[name] = report.rows["log_evidence"]
@@ -212,5 +214,6 @@ def _are_discrete(pair: Pair, rows: Data, columns: Sequence[str]) -> tuple[bool,
 
 def _seconds(fit: Any) -> float:
     history = getattr(fit, "history", None)
-    there = history is not None and "seconds" in history
-    return float(history["seconds"].sum()) if there else float("nan")
+    if history is None or "seconds" not in history:
+        return float("nan")
+    return float(history["seconds"].sum())
