@@ -169,10 +169,10 @@ class Flat(priors.Prior):
 
     def forward(self) -> TorchDistribution:
         """Return a density of 1 everywhere."""
-        return _Flat(constraints.real, torch.Size(), self.zeros.shape)
+        return FlatDensity(constraints.real, torch.Size(), self.zeros.shape)
 
 
-class _Flat(dist.ImproperUniform):
+class FlatDensity(dist.ImproperUniform):
     """An improper uniform distribution that says why it cannot be drawn from."""
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
@@ -181,5 +181,5 @@ class _Flat(dist.ImproperUniform):
             "prior='normal'; or draw rows by the chain of a denoising one, vaeppl.chain(fit, data)"
         )
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> _Flat:
-        return _Flat(self.support, torch.Size(batch_shape), self.event_shape)
+    def expand(self, batch_shape: Any, _instance: Any = None) -> FlatDensity:
+        return FlatDensity(self.support, torch.Size(batch_shape), self.event_shape)

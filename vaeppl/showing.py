@@ -27,6 +27,7 @@ from .notation import density, distribution, index_of, symbol
 from .pair import Batch, Pair, as_pair
 from .reading.predictive import sample
 from .reading.tracing import FEW_ROWS, few_rows, quiet
+from .reading.weights import has_prior_draws
 from .structure import Node, read_structure
 from .training.seeds import seeded
 
@@ -81,7 +82,9 @@ def show(
     batch = _drawn(pair, seed) if rows is None else few_rows(pair, rows)
     with quiet(pair, seed=seed):
         guide_nodes = read_structure(pair.guide, batch)
-        nodes = read_structure(pair.model, batch)
+        drawable = rows is None or has_prior_draws(pair, rows)
+        latents = None if drawable else poutine.trace(pair.guide).get_trace(**batch)
+        nodes = read_structure(pair.model, batch, replayed=latents)
     story = {n: node for n, node in nodes.items() if not _is_beside(node)}
     seen = [n for n, node in story.items() if node.observed]
     given = [c for c in batch if c not in story]
@@ -95,7 +98,7 @@ def show(
         num_rows=None if rows is None else len(rows),
         reached=_reached(pair, batch),
         sizes=_sizes(pair),
-        draws=_draws(pair, batch, given, seen, num_draws, seed),
+        draws=_draws(pair, batch, given, seen, num_draws, seed) if drawable else {},
         partly=pair.partly_observed,
     )
 

@@ -257,6 +257,8 @@ def test_a_flat_prior_cannot_be_drawn_from_and_gives_no_evidence():
     for prior in (None, "normal"):
         with pytest.raises(StoryError, match="sets 'z' to a point"):
             vaeppl.evidence(AutoEncoder(6, 2, hidden=(4,), prior=prior), data)
+    shown = vaeppl.show(ae, data)
+    assert shown.density == "p(z, x) = ∏ₙ p(zₙ) p(xₙ | zₙ)" and not shown.draws
     bound = vaeppl.elbo(ae, data)
     assert (bound.rows["kl"] == 0).all()
 
