@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from ._style import COLOURS, GREY, axes_for, label_axes
 
@@ -65,10 +66,15 @@ def bias_variance(comparison: Any, ax: Axes | None = None, *, group: str = "mode
             MARKERS[number % len(MARKERS)],
             color=colour,
             mfc=colour if seen else "none",
+            ms=max(4.0, 11.0 - number),  # those that lie on each other are all to be seen
             label=label,
         )
     ax.set_xscale("log")
     ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):  # often less than a decade, or just above one
+        axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
     aim = "log p(x)" if group == "model" else "the ELBO"
     label_axes(
         ax,
