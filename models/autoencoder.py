@@ -176,10 +176,12 @@ class FlatDensity(dist.ImproperUniform):
     """An improper uniform distribution that says why it cannot be drawn from."""
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Refuse: there is nothing to draw from."""
         raise StoryError(
             "this auto-encoder has a flat prior, from which no code can be drawn: give "
             "prior='normal'; or draw rows by the chain of a denoising one, vaeppl.chain(fit, data)"
         )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlatDensity:
+        """Return the same density for a larger batch."""
         return FlatDensity(self.support, torch.Size(batch_shape), self.event_shape)
