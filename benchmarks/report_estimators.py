@@ -108,8 +108,8 @@ def compare_estimators(result: dict[str, Any]) -> str:
         f"each row, {one['epochs']} passes at learning rate {one['lr']}; same initial weights and "
         f"order of rows for all estimators of a seed. Nats per held-out row ({one['held_out']} "
         "rows), ± the standard error over seeds; at equal seconds it is a bound of 32 particles, "
-        "when the quickest fit of the seed was done; the difference from the best is paired by row, "
-        f"± its standard error over rows. The {one['fits']} fits with their evaluation took "
+        "when the quickest fit of the seed was done; the difference from the best is paired by "
+        f"row, ± its standard error over rows. The {one['fits']} fits with their evaluation took "
         f"{one['cpu_minutes']:.1f} minutes of CPU time with {one['jobs']} job(s), "
         f"{one['minutes']:.1f} minutes on a busy machine.\n\n"
         + table(
