@@ -33,7 +33,7 @@ def test_the_example_on_top():
 def test_the_edits():
     names: dict = {}
     exec("from vaeppl.models import VAE\nfrom vaeppl.nets import ConvDecoder, ConvEncoder", names)
-    for block in BLOCKS[1:3]:
+    for block in (b for b in BLOCKS if "likelihoods, priors" in b or "class Scaled" in b):
         exec(block, names)
     import torch
 
@@ -41,10 +41,19 @@ def test_the_edits():
     assert (run.history["global"] < 0).all()
 
 
+def test_a_guide_from_the_story_alone():
+    import torch
+
+    names = {"vaeppl": vaeppl, "story": vaeppl.models.VAE(6, 2, hidden=(8,))}
+    names["data"] = {"x": (torch.rand(40, 6) < 0.5).float()}
+    exec(next(b for b in BLOCKS if 'guide="auto"' in b), names)
+    assert len(names["fit"].history) == 2
+
+
 def test_few_labels():
     names: dict = {"vaeppl": vaeppl}
     exec("from vaeppl.likelihoods import Binomial", names)
-    exec(BLOCKS[3], names)
+    exec(next(b for b in BLOCKS if "few_labels" in b), names)
     assert set(names["fit"].encode(names["digits"].test)) == {"y", "z"}
 
 

@@ -287,6 +287,16 @@ def test_shared_latents_of_several_supports():
     assert drawn["sigma"] > 0 and drawn["shift"].shape == (4,)
 
 
+def test_a_factor_couples_latents_and_is_no_column():
+    def model(x=None):
+        with rows(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.factor("pull", -0.1 * z.square().sum(-1))
+            pyro.sample("x", dist.Normal(z @ W.T, 0.5).to_event(1), obs=x)
+
+    assert repr(AutoAmortizedGuide(model, {"x": X})) == "q(z | x)"
+
+
 # --- columns ---
 
 
@@ -407,6 +417,12 @@ def poisson(x=None):
         pyro.sample("x", dist.Normal(k, 1.0), obs=x)
 
 
+def misnamed(x=None):
+    with rows(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("X", dist.Normal(z, 1.0), obs=x)
+
+
 def bounds_of_rows(x=None):
     with rows(x):
         a = pyro.sample("a", dist.LogNormal(0.0, 1.0))
@@ -420,6 +436,7 @@ def bounds_of_rows(x=None):
         (poisson, {"x": X[:, 0]}, {}, "'k' \\(Poisson\\) is discrete"),
         (bounds_of_rows, {"x": X[:, 0]}, {}, "'b' lies between bounds that differ"),
         (CVAE(3, 6, 2), None, {}, "pass rows of 'x', 'y'"),
+        (misnamed, {"x": X[:, 0]}, {}, "'X' is observed, but bears the name of no column"),
         (linear, {"y": 4}, {}, "no column 'y'"),
         (linear, {"x": X}, {"family": {"w": "flow"}}, "name in family= 'w'"),
         (linear, {"x": X}, {"encoders": {"x": nn.Identity()}}, "name in encoders= 'x'"),

@@ -121,7 +121,9 @@ class AutoAmortizedGuide(nn.Module):
         parents = {n: [p for p in nodes[n].parents if p in encoded] for n in local}
         first = [n for n in self.latents if nodes[n].fn.support.is_discrete]
         first += [n for n in self.latents if n in story.partly]
-        self.parents = invert(parents, self.latents, order=order, first=first)
+        inverse = invert(parents, self.latents, order=order, first=first)
+        known = {*self.latents, *story.columns}  # factors tell of no data
+        self.parents = {n: tuple(p for p in above if p in known) for n, above in inverse.items()}
         seen = {p for above in self.parents.values() for p in above}
         self.used = tuple(c for c in encoded if c in seen and c not in self.latents)
         self.inputs = nn.ModuleDict(

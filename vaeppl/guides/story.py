@@ -56,6 +56,18 @@ class StoryRead:
         self.data, shapes = _examples(columns, self.columns)
         self.batch = {c: self._few(c, shapes) for c in self.columns}
         self.nodes = self._read()
+        self._check_observed()
+
+    def _check_observed(self) -> None:
+        """Refuse data under another name than their column's: they could not be looked at."""
+        for name, node in self.nodes.items():
+            beside = node.infer.get("objective_only") or type(base_of(node.fn)).__name__ == "Unit"
+            if node.observed and name not in self.columns and not beside:
+                raise StoryError(
+                    f"site {name!r} is observed, but bears the name of no column "
+                    f"({', '.join(map(repr, self.columns))}); give it the name of the column that "
+                    "it observes"
+                )
 
     def is_latent(self, name: str) -> bool:
         """Tell whether a site is drawn under the posterior, in some rows at least."""

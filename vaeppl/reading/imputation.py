@@ -174,7 +174,9 @@ def hide_entries(data: Any, share: float = 0.1, *, column: str = "x", seed: int 
     there = (~flat.isnan()).nonzero().squeeze(1)
     order = torch.randperm(len(there), generator=torch.Generator().manual_seed(seed))
     flat[there[order[: round(share * len(there))]]] = torch.nan
-    return rows.with_column(column, values)
+    return rows.with_column(
+        column, values, fields=rows.fields(column), image_shape=rows.image_shape.get(column)
+    )
 
 
 def score_imputation(
