@@ -290,7 +290,7 @@ def latent_report(
         As in :func:`vaeppl.evidence`.
     threshold
         A dimension is active if the variance over rows of its posterior mean exceeds this (Burda
-        et al. 2016), and has collapsed if its KL is below this many nats per row.
+        et al. 2016); another has collapsed if its KL is below this many nats per row.
 
     Returns
     -------
@@ -319,8 +319,10 @@ def latent_report(
         variance = values.double().reshape(len(values), -1).var(0)
         for dimension, spread in enumerate(variance.tolist()):
             kl = float(costs[site][dimension]) if site in costs else float("nan")
-            collapsed = kl < threshold if kl == kl else spread < threshold
-            lines.append((site, dimension, kl, spread, spread > threshold, collapsed))
+            active = spread > threshold
+            # A KL that is not known by dimension says nothing against it.
+            collapsed = not active and not kl >= threshold
+            lines.append((site, dimension, kl, spread, active, collapsed))
     columns = ["site", "dimension", "kl", "variance", "active", "collapsed"]
     return pd.DataFrame(lines, columns=columns)
 
