@@ -10,6 +10,7 @@ from ..files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Group
     from rich.table import Table
 
 __all__ = ["FrozenComparison", "Reference", "TrainedComparison"]
@@ -76,22 +77,30 @@ class FrozenComparison:
         columns = [c for c in table.columns if c != "reason"]
         return cls(table[[*columns, "reason"]], *given, **known)
 
-    def to_rich(self) -> Table:
-        """Return the table for a terminal."""
-        shown = {
+    def to_rich(self) -> Group:
+        """Return the table for a terminal, in two parts: the values, and the gradients."""
+        from rich.console import Group
+
+        values = {
             "value": "value",
             "gap": "gap",
+            "ess": "ESS",
+            "milliseconds": "ms",
+            "megabytes": "MB",
+        }
+        gradients = {
             "model_bias": "bias, model",
             "model_snr": "SNR, model",
             "guide_cosine": "cosine, guide",
             "guide_snr": "SNR, guide",
-            "ess": "ESS",
-            "milliseconds": "ms",
-            "megabytes": "MB",
             "variance_x_ms": "variance × ms",
         }
         with_se = {"value": "value_se", "gap": "gap_se", "model_bias": "model_bias_se"}
-        return _rich(self.table, shown, with_se, self._caption())
+        able = self.table[self.table["reason"] == ""]
+        return Group(
+            _rich(self.table, values, with_se, self._caption()),
+            _rich(able, gradients, with_se, "gradients, per row"),
+        )
 
     def _caption(self) -> str:
         r = self.reference
