@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .reading.imputation import hide_entries as hide_entries
     from .reading.imputation import impute as impute
     from .reading.imputation import score_imputation as score_imputation
+    from .reading.pit import quantile_residuals as quantile_residuals
     from .reading.prediction import predict as predict
     from .reading.prediction import predict_proba as predict_proba
     from .reading.prediction import score_labels as score_labels
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .reading.scoring import calibration_error as calibration_error
     from .reading.scoring import classification_report as classification_report
     from .reading.scoring import confusion as confusion
+    from .reading.sensitivity import prior_sensitivity as prior_sensitivity
     from .showing import show as show
     from .training.fit import fit as fit
     from .training.solved import as_fit as as_fit
@@ -99,6 +101,8 @@ _HOME = {
     "posterior_predictive_check": "reading.criticism",
     "predict": "reading.prediction",
     "predict_proba": "reading.prediction",
+    "prior_sensitivity": "reading.sensitivity",
+    "quantile_residuals": "reading.pit",
     "reconstruct": "reading.predictive",
     "row_count": "model",
     "row_share": "model",
