@@ -4,7 +4,7 @@ One hidden layer of 500 tanh units, batches of 100, one draw; the paper's number
 3, 5, 10, 20 and 200. Grey pixels are binarised anew at each epoch, the test images once. A fit that
 is done is skipped.
 
-    python benchmarks/mnist_latents.py --epochs 20
+    python benchmarks/mnist_latents.py --epochs 8 --latents 3 10 50 200
 """
 
 from __future__ import annotations
