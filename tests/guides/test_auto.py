@@ -15,7 +15,7 @@ import vaeppl
 from vaeppl import Model, likelihoods, rows
 from vaeppl.errors import StoryError
 from vaeppl.guides import AutoAmortizedGuide
-from vaeppl.models import CVAE, M2, PPCA, VAE, HierarchicalVAE
+from vaeppl.models import CVAE, M2, PPCA, VAE, HierarchicalVAE, M2Gumbel
 from vaeppl.nets import MLP
 
 torch.manual_seed(0)
@@ -340,6 +340,15 @@ def test_a_label_that_is_known_is_looked_at_instead_of_drawn():
     assert not vaeppl.check(m2, data, guide=guide).errors
     run = vaeppl.fit(m2, data, guide=guide, epochs=2, progress=False)
     assert run.predict_proba(data).shape == (60, 3)
+
+
+def test_a_label_that_is_known_may_be_drawn_as_indicators():
+    data = {"x": (torch.rand(60, 6) < 0.4).float(), "y": torch.arange(60) % 4 - 1}
+    story = M2Gumbel(6, 3, 2, hidden=(8,))
+    guide = AutoAmortizedGuide(story, data, hidden=(8,))
+    assert vaeppl.check(story, data, guide=guide).ok
+    run = vaeppl.fit(story, data, guide=guide, epochs=1, progress=False)
+    assert math.isfinite(run.elbo(data).mean)
 
 
 def test_conditional_and_deep_stories_of_the_zoo():

@@ -227,6 +227,16 @@ def test_nothing_is_found_wrong_with_it(name):
     assert report.ok, str(report)
 
 
+def test_a_guide_can_be_made_from_its_story_alone(name):
+    model, data = MODELS[name]
+    if model.couples_rows:
+        with pytest.raises(vaeppl.errors.StoryError, match="whose rows stand apart"):
+            vaeppl.guides.AutoAmortizedGuide(model, data)
+        return
+    guide = vaeppl.guides.AutoAmortizedGuide(model, data, hidden=(8,))
+    assert math.isfinite(vaeppl.elbo(model, data, guide=guide).mean)
+
+
 def test_the_evidence_lies_above_the_elbo(name):
     model, data = MODELS[name]
     if isinstance(model, AutoEncoder):  # its guide has no density, and it no evidence

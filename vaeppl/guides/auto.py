@@ -164,7 +164,7 @@ class AutoAmortizedGuide(nn.Module):
             inputs = self._encoded(there)
             for name, above in self.parents.items():
                 if name in there:  # a label, where it is known
-                    z = there[name]
+                    z = self._head(name).known(there[name])
                 else:
                     z = self._draw(name, [inputs[p] for p in above])
                     drawn[name] = z

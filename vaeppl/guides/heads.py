@@ -8,6 +8,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from pyro.distributions import TorchDistribution
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor, nn
@@ -57,6 +58,10 @@ class Head(nn.Module):
             rows -= 1
             values = values.squeeze(rows)
         return values.movedim(rows, rows + count)
+
+    def known(self, value: Tensor) -> Tensor:
+        """Turn the values of a column into what would be drawn."""
+        return value
 
     def gathered(self, z: Tensor) -> Tensor:
         """Return the features of draws, those of all plates side by side: ``(..., B, width)``."""
@@ -134,6 +139,12 @@ class DiscreteHead(Head):
         single = self.event == () or self.kind == "OneHotCategorical"
         if enumerate_ and single and not self.plates:
             self.infer = {"enumerate": "parallel"}
+
+    def known(self, value: Tensor) -> Tensor:
+        """Turn codes into indicators, where those are drawn."""
+        if self.kind == "OneHotCategorical" and not value.is_floating_point():
+            return F.one_hot(value, self.event[-1]).to(torch.get_default_dtype())
+        return value
 
     def forward(self, h: Tensor) -> TorchDistribution:
         """Return q(z | h)."""
