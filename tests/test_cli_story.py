@@ -61,6 +61,18 @@ def test_a_fault_has_its_line_and_an_exit_status(run, tmp_path):
     assert code == 1 and f"my_story.py:{number}" in text.replace("\n", "")
 
 
+def test_a_guide_from_the_story_alone_is_there_when_the_run_is_read(run):
+    small = ("--data", "digits", "--set", "hidden=[8]", "--guide", "auto")
+    code, text = run("check", "vae", *small)
+    assert code == 0, text
+    code, text = run("fit", "vae", *small, "--epochs", 1, "--out", "r", "--quiet")
+    assert code == 0, text
+    code, text = run("evaluate", "r", "--num-particles", 5)
+    assert code == 0 and "log evidence" in text, text
+    code, text = run("fit", "vae", "--guide", "best")
+    assert code == 1 and "guide is 'auto'" in text
+
+
 def test_runs_are_compared(run, tmp_path):
     small = ("--data", "digits", "--set", "hidden=[8]", "--epochs", 1, "--quiet")
     for width in (1, 2):

@@ -15,6 +15,7 @@ from . import cli_story
 from .cli_arguments import (
     Columns,
     DataOptions,
+    GuideName,
     LikelihoodName,
     ModelName,
     PriorName,
@@ -95,6 +96,7 @@ def fit(
     ] = None,
     likelihood: LikelihoodName = None,
     prior: PriorName = None,
+    guide: GuideName = None,
     labels_per_class: Annotated[
         int | None, typer.Option(help="Hide all labels of column y but so many of each class.")
     ] = None,
@@ -122,6 +124,7 @@ def fit(
     result = fit_model(
         story,
         rows,
+        guide=guide,
         epochs=epochs,
         seed=seed,
         out=folder,

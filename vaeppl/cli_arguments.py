@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Columns",
     "DataOptions",
+    "GuideName",
     "LikelihoodName",
     "ModelName",
     "PriorName",
@@ -26,6 +27,10 @@ __all__ = [
 ]
 
 ModelName = Annotated[str, typer.Argument(help="A name (see `vaeppl models`), or FILE.py:Class.")]
+GuideName = Annotated[
+    str | None,
+    typer.Option("--guide", help="auto: made from the story, in place of the model's own."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="An argument of the model, NAME=VALUE, e.g. latent_dim=2."),

@@ -11,6 +11,7 @@ from rich.console import Console
 from .cli_arguments import (
     Columns,
     DataOptions,
+    GuideName,
     LikelihoodName,
     ModelName,
     PriorName,
@@ -84,6 +85,7 @@ def check(
     fast: Annotated[bool, typer.Option("--fast", help="Only what a fit checks too.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings count as errors.")] = False,
     estimator: Annotated[str, typer.Option(help="The estimator that a fit will use.")] = "elbo",
+    guide: GuideName = None,
     likelihood: LikelihoodName = None,
     prior: PriorName = None,
     settings: Settings = None,
@@ -95,7 +97,7 @@ def check(
 
     rows = load_data(data, data_options, columns)
     story, _ = build_story(model, rows, settings, likelihood, prior)
-    report = check_story(story, rows, estimator=estimator, fast_only=fast)
+    report = check_story(story, rows, guide=guide, estimator=estimator, fast_only=fast)
     if as_json:
         print(report.to_json())
     else:

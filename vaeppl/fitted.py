@@ -271,8 +271,13 @@ def load(
     config = folder.read_config()
     if model is None:
         model = _build_model(config, folder, classes)
+    if guide is None:
+        guide = config.get("model", {}).get("guide")
     if guide == "auto" and data is None:
-        raise CheckpointError("a guide made from the story needs the rows fitted: pass data=")
+        origin = config.get("data", {}).get("origin")
+        if origin is None:
+            raise CheckpointError("a guide made from the story needs the rows fitted: pass data=")
+        data = from_origin(origin)
     pair = as_pair(model, guide_for(model, guide, data))
     tensors = read_tensors(folder.weights)
     if data is not None or tensors.keys() - pair.state_dict().keys():

@@ -219,7 +219,7 @@ def fit(
     )
     config = {
         "vaeppl": __version__,
-        "model": describe_model(pair),
+        "model": describe_model(pair) | ({"guide": guide} if isinstance(guide, str) else {}),
         "data": describe_data(train, data, held_out, valid),
         "settings": asdict(settings),
     }
