@@ -36,11 +36,10 @@ def new(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Copy a model into a file of your own, to be edited."""
-    from . import catalogue
-    from .copying import copy_model
+    from .copying import class_name_for, copy_model
 
     path = copy_model(source, file, name=name, overwrite=force)
-    written = name or catalogue.find(str(path)).__name__
+    written = name or class_name_for(path)
     console = Console()
     console.print(f"written: {path}, with the class {written}", soft_wrap=True)
     console.print(

@@ -18,7 +18,7 @@ from . import __version__, catalogue
 from .errors import StoryError
 from .model import Model
 
-__all__ = ["copy_model"]
+__all__ = ["class_name_for", "copy_model"]
 
 WIDTH = 100
 HEADER = """\
@@ -89,7 +89,7 @@ def copy_model(
         raise StoryError(f"{path} is there already; give another name, or overwrite=True (--force)")
     if not path.parent.is_dir():
         raise StoryError(f"there is no folder {path.parent} to write {path.name} into")
-    name = _class_name(path) if name is None else name
+    name = class_name_for(path) if name is None else name
     if not name.isidentifier() or keyword.iskeyword(name):
         raise StoryError(f"{name!r} is no name for a class: give letters, as in name='MyStory'")
     file = inspect.getsourcefile(cls)
@@ -119,7 +119,7 @@ def _described(cls: type) -> str:
     )
 
 
-def _class_name(path: Path) -> str:
+def class_name_for(path: Path) -> str:
     """Return MyStory for my_story.py."""
     words = re.split(r"[^0-9A-Za-z]+", path.stem)
     name = "".join(w[:1].upper() + w[1:] for w in words)
