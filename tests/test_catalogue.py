@@ -13,7 +13,7 @@ import torch
 import vaeppl.models
 from vaeppl import Model, catalogue, likelihoods
 from vaeppl.catalogue import build_for, entries, find, likelihood_for, source_of
-from vaeppl.data import Data, Field
+from vaeppl.data import Data, DataError, Field
 from vaeppl.errors import StoryError
 from vaeppl.models import VAE
 
@@ -251,6 +251,13 @@ def test_measurements_get_their_own_unit_where_some_are_missing():
     z = normal.bind(2).features(x)
     torch.testing.assert_close(z.nanmean(0), torch.zeros(2), atol=1e-3, rtol=0)
     assert normal.per_column and normal.unit.isfinite().all()
+
+
+def test_the_likelihood_is_chosen_for_whatever_fit_takes():
+    counts = torch.tensor([[0.0, 3.0], [2.0, 9.0]])
+    assert isinstance(likelihood_for({"x": counts}, "x"), likelihoods.NegativeBinomial)
+    with pytest.raises(DataError, match="no column 'y'"):
+        likelihood_for({"x": counts}, "y")
 
 
 def test_a_model_for_the_digits():

@@ -37,7 +37,11 @@ def test_the_edits():
         exec(block, names)
     import torch
 
-    run = vaeppl.fit(names["Scaled"](6, 2, hidden=(8,)), {"x": torch.rand(40, 6)})
+    noise = vaeppl.likelihoods.Normal(scale=1.0)
+    story = names["Scaled"](6, 2, likelihood=noise, hidden=(8,))
+    data = {"x": torch.randn(40, 6)}
+    assert vaeppl.check(story, data).findings == ()
+    run = vaeppl.fit(story, data)
     assert (run.history["global"] < 0).all()
 
 

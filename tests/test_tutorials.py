@@ -16,6 +16,9 @@ LOCAL_PATH = re.compile(
 )
 
 
+PLACEHOLDER = re.compile(r"@@|\bTODO\b|\bFIXME\b|\bXXX\b")
+
+
 def load_run():
     spec = importlib.util.spec_from_file_location("tutorials_run", FOLDER / "run.py")
     module = importlib.util.module_from_spec(spec)
@@ -90,6 +93,12 @@ def test_outputs_are_kept_and_clean(path):
     assert_clean_outputs(notebook)
     for number, cell in enumerate(code_cells(notebook), start=1):
         assert cell.outputs or not shows_something(cell), f"cell {number} lost its output"
+
+
+@each_notebook
+def test_nothing_was_left_to_fill_in(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert not PLACEHOLDER.search(cell.source), f"a placeholder is left: {cell.source[:80]}"
 
 
 @each_notebook

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import likelihoods
-from .data import Data, Field
+from .data import Data, Field, as_data
 from .errors import CheckpointError, StoryError, unknown_name
 from .likelihoods import Likelihood
 from .model import Model
@@ -198,19 +198,31 @@ def _arguments(cls: type) -> tuple[list[str], bool]:
     return names, True
 
 
-def likelihood_for(data: Data, column: str) -> Likelihood:
+def likelihood_for(data: Any, column: str) -> Likelihood:
     """Choose a likelihood by what a column holds.
 
     0/1: Bernoulli; counts out of a known total: Binomial; other counts: negative binomial; [0, 1]:
     continuous Bernoulli; categories: Categorical; other reals: Normal with learnt scale, in the
     data's own units; columns of several kinds: Mixed.
 
+    Parameters
+    ----------
+    data
+        Anything that :func:`vaeppl.fit` takes as data.
+    column
+        The column that the likelihood is for.
+
+    Raises
+    ------
+    DataError
+        If there is no such column.
+
     Examples
     --------
-    >>> from vaeppl.data import Data
-    >>> likelihood_for(Data({"x": [[0, 3], [2, 9]]}), "x")
+    >>> likelihood_for({"x": torch.tensor([[0, 3], [2, 9]])}, "x")
     NegativeBinomial(dispersion='column')
     """
+    data = as_data(data)
     same = groupby(data.fields(column), key=lambda f: (f.kind, f.levels, f.total))
     groups = [list(group) for _, group in same]
     if len(groups) == 1:
