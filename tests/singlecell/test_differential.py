@@ -1,6 +1,7 @@
 """Differential expression and normalised expression, on counts of known truth."""
 
 import numpy as np
+import pyro.poutine as poutine
 import pytest
 import torch
 from scipy.special import softmax
@@ -10,6 +11,7 @@ import vaeppl
 from vaeppl.data import Data, DataError, Field
 from vaeppl.errors import ColumnError
 from vaeppl.models import SCVI
+from vaeppl.pair import as_pair
 from vaeppl.singlecell import (
     differential_expression,
     expected_fdr,
@@ -207,6 +209,22 @@ class TestGroupsByName:
         x = data["x"].numpy()
         assert table.loc["gene0", "raw_mean2"] == pytest.approx(x[kind != 1, 0].mean())
 
+    def test_levels_without_names_are_asked_for_by_their_codes(self, fit, truth):
+        data = truth["data"].with_column("kind", truth["kind"], fields=[Field("kind", "count")])
+        named = differential_expression(fit, truth["data"], "T", groupby="kind", n_samples=50)
+        for group in (1, np.int64(1), "1", [1]):
+            table = differential_expression(fit, data, group, groupby="kind", n_samples=50)
+            assert table["comparison"].unique().tolist() == ["1 vs rest"]
+            assert np.allclose(table["lfc_mean"], named["lfc_mean"])
+
+    def test_each_column_is_named_once(self, fit, truth):
+        one_name = truth["data"].with_column(
+            "kind", truth["kind"], fields=[Field("kind", "categorical", ("B", "T"))]
+        )
+        with pytest.raises(DataError) as caught:
+            differential_expression(fit, one_name, "T", groupby="nonsense")
+        assert str(caught.value).count("'kind'") == 1
+
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
@@ -304,6 +322,48 @@ class TestByHand:
             assert np.allclose(draws.mean(0), get_normalized_expression(model, cells, **at))
             assert np.ptp(draws, axis=0).max() > 1e-3  # they are draws
         assert (get_latent_representation(model, cells, n_samples=4).shape) == (4, 7, 2)
+
+
+class TestIntervals:
+    """Of one gene, whose share is 1, the expression is the library size."""
+
+    @pytest.fixture
+    def model(self):
+        return SCVI(1, 2, hidden=(4,), dropout=0.0)
+
+    @pytest.fixture
+    def cells(self):
+        return {"x": torch.poisson(50 * torch.rand(6, 1)) + 1}
+
+    def test_they_are_those_of_the_lognormal_library(self, model, cells):
+        table = get_denoised_counts(model, cells, level=0.8, n_samples=20_000)
+        pair = as_pair(model)
+        with pair.active(), torch.no_grad():
+            q = poutine.trace(pair.guide).get_trace(**cells).nodes["log_library"]["fn"]
+        q = q.base_dist if hasattr(q, "base_dist") else q
+        for name, share in (("lower", 0.1), ("upper", 0.9)):
+            theirs = q.icdf(torch.tensor(share)).exp().detach().numpy()
+            assert np.allclose(np.ravel(table[name]), np.ravel(theirs), rtol=0.1)
+
+    def test_shares_that_are_certain_have_no_width(self, model, cells):
+        table = get_normalized_expression(model, cells, level=0.9)
+        for name in ("mean", "lower", "upper"):
+            assert table[name].shape == (6, 1) and np.allclose(table[name], 1)
+
+    def test_they_are_quantiles_of_the_draws(self, fit, truth):
+        few = {"n_samples": 11, "seed": 2}
+        cells = truth["data"].select(range(20))
+        table = get_normalized_expression(fit, cells, level=0.5, **few)
+        draws = get_normalized_expression(fit, cells, return_mean=False, **few)
+        assert np.allclose(table["lower"], np.quantile(draws, 0.25, axis=0))
+        assert np.allclose(table["mean"], draws.mean(0))
+        assert list(table["upper"].columns[:2]) == ["gene0", "gene1"]
+
+    def test_what_cannot_be(self, model, cells):
+        with pytest.raises(ValueError, match=r"between 0 and 1, such as .*; given 90"):
+            get_normalized_expression(model, cells, level=90)
+        with pytest.raises(ValueError, match="not both"):
+            get_normalized_expression(model, cells, level=0.9, return_mean=False)
 
 
 def test_denoised_counts_are_the_library_size_times_the_shares(fit, truth):

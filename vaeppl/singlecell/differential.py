@@ -84,7 +84,8 @@ def differential_expression(
         Cells, as in :func:`get_latent_representation`.
     group1, group2
         Rows of the groups: a bool mask of shape ``(N,)`` or row numbers; with ``groupby`` the name
-        of a level, or several. ``group2=None``: all cells that are not in group 1.
+        of a level (its code where levels have no names), or several. ``group2=None``: all cells
+        that are not in group 1.
     groupby
         Column of ``adata.obs``, or of the data, whose levels are compared. With ``group1=None``
         each level is compared with the rest.

@@ -79,9 +79,10 @@ def get_normalized_expression(
     *,
     transform_batch: Any = None,
     library_size: float | str = 1.0,
-    n_samples: int = 25,
+    n_samples: int | None = None,
     num_particles: int | None = None,
     return_mean: bool = True,
+    level: float | None = None,
     seed: int = 0,
 ) -> Any:
     """Return the expression of each gene in each cell: library_size × ρ, given the counts.
@@ -97,7 +98,7 @@ def get_normalized_expression(
         Counts of a cell, to which the shares are brought; ``"latent"``: its own ℓ, of which a draw
         goes with each draw of z.
     n_samples
-        Draws from the posterior of each cell.
+        Draws from the posterior of each cell; ``None``: 25, or 200 where an interval is asked for.
     num_particles
         ``None``: draws of the guide, which is narrower than the posterior if the ELBO was all that
         was fitted. A number, say 500: each draw is taken from that many by importance weights, as
@@ -105,12 +106,16 @@ def get_normalized_expression(
         of few cells intervals stay too narrow.
     return_mean
         Whether to return their mean, or the draws.
+    level
+        Probability of an interval for each entry, which leaves as much out below as above;
+        ``None``: the mean alone.
 
     Returns
     -------
     pandas.DataFrame or ndarray
         ``(N, G)`` with a column for each gene, and a line for each cell, by its name where the data
-        are an AnnData; the draws are an array ``(n_samples, N, G)``.
+        are an AnnData; the draws are an array ``(n_samples, N, G)``. With ``level`` three such
+        tables side by side: ``table["mean"]``, ``table["lower"]``, ``table["upper"]``.
 
     Examples
     --------
@@ -119,27 +124,35 @@ def get_normalized_expression(
     >>> table = get_normalized_expression(scvi, {"x": torch.ones(5, 6)}, library_size=1e4)
     >>> table.sum(axis=1).round().tolist()
     [10000.0, 10000.0, 10000.0, 10000.0, 10000.0]
+    >>> table = get_normalized_expression(scvi, {"x": torch.ones(5, 6)}, level=0.9)
+    >>> bool((table["lower"] <= table["upper"]).all(axis=None))
+    True
     """
     if isinstance(library_size, str) and library_size != "latent":
         raise ValueError(unknown_name("library_size", library_size, ["latent", "a number"]))
+    _check_level(level, return_mean)
+    if n_samples is None:
+        n_samples = 25 if level is None else 200
     _check_samples(n_samples)
     check_particles(num_particles)
     pair, cells = as_pair(source), cells_of(source, data)
+    held = 1 if level is None else n_samples  # draws of a batch, side by side
     parts = []
     with tracing.quiet(pair, seed=seed):
-        batches = tracing.batches(pair, cells, rows_at_once(cells))
+        batches = tracing.batches(pair, cells, max(1, rows_at_once(cells) // held))
         codes = batch_codes(cells, transform_batch)
         for batch in batches:
             traces = _draws(pair, batch, n_samples, num_particles)
             drawn = (_scaled(pair, batch, t, codes, library_size) for t in traces)
-            parts.append({"expression": _mean(drawn) if return_mean else _side_by_side(drawn)})
-    values = batches.joined(parts)["expression"].cpu().numpy()
-    if return_mean:
-        import pandas as pd
+            parts.append(_told(drawn, return_mean, level))
+    found = {name: values.cpu().numpy() for name, values in batches.joined(parts).items()}
+    if not return_mean:
+        return np.moveaxis(found["draws"], 1, 0)
+    import pandas as pd
 
-        table = pd.DataFrame(values, index=cell_names(data), columns=gene_names(cells))
-        return table.rename_axis("cell")
-    return np.moveaxis(values, 1, 0)
+    names = {"index": cell_names(data), "columns": gene_names(cells)}
+    tables = {n: pd.DataFrame(v, **names).rename_axis("cell") for n, v in found.items()}
+    return tables["mean"] if level is None else pd.concat(tables, axis=1)
 
 
 def get_denoised_counts(source: Any, data: Any = None, **options: Any) -> Any:
@@ -200,6 +213,7 @@ def get_latent_library_size(
     """
     import pandas as pd
 
+    _check_level(level)
     _check_samples(n_samples)
     check_particles(num_particles)
     pair, cells = as_pair(source), cells_of(source, data)
@@ -266,8 +280,17 @@ def _mean(draws: Iterable[Tensor]) -> Tensor:
     return mean
 
 
-def _side_by_side(draws: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(draws), dim=1)
+def _told(draws: Iterable[Tensor], mean: bool, level: float | None) -> dict[str, Tensor]:
+    """Return what is wanted of the draws of some cells, by name."""
+    if mean and level is None:
+        return {"mean": _mean(draws)}
+    held = torch.stack(list(draws), dim=1)
+    if level is None:
+        return {"draws": held}
+    # NumPy's, as torch's takes only so many numbers.
+    bounds = np.quantile(held.cpu().numpy(), [0.5 - level / 2, 0.5 + level / 2], axis=1)
+    lower, upper = torch.from_numpy(bounds).to(held)
+    return {"mean": held.mean(1), "lower": lower, "upper": upper}
 
 
 def _log_library(pair: Pair, trace: Any) -> Tensor:
@@ -327,6 +350,15 @@ def gene_names(data: Data) -> list[str]:
 def rows_at_once(data: Data) -> int:
     """Return how many cells a pass may hold."""
     return max(1, ENTRIES_AT_ONCE // max(1, int(np.prod(data.shape("x")))))
+
+
+def _check_level(level: float | None, return_mean: bool = True) -> None:
+    if level is None:
+        return
+    if not 0 < level < 1:
+        raise ValueError(f"level is a probability between 0 and 1, such as 0.9; given {level}")
+    if not return_mean:
+        raise ValueError("draws have no interval: give level= or return_mean=False, not both")
 
 
 def _check_samples(n_samples: int) -> None:

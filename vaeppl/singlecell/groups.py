@@ -85,7 +85,9 @@ def _pair_of(name: str, cells: Data, first: Tensor, group2: Any) -> Comparison:
 
 
 def _listed(names: Any) -> list[str]:
-    return [names] if isinstance(names, str) else [str(name) for name in names]
+    """Return the names of levels: of one, by its name or its code, or of several."""
+    one = isinstance(names, (str, int, np.generic))
+    return [str(name) for name in ([names] if one else names)]
 
 
 def _levels_of(given: Any, cells: Data, groupby: str) -> np.ndarray:
@@ -102,7 +104,8 @@ def _levels_of(given: Any, cells: Data, groupby: str) -> np.ndarray:
     if groupby not in cells:  # a column of adata.obs, by the name that it has there
         called = {cells.fields(c)[0].name: c for c in named}
         if groupby not in called:
-            raise DataError(f"no column {groupby!r}; {did_you_mean(groupby, [*named, *called])}")
+            known = dict.fromkeys([*named, *called])
+            raise DataError(f"no column {groupby!r}; {did_you_mean(groupby, known)}")
         column = called[groupby]
     codes, levels = cells[column], cells.levels(column)
     names = [_name_of(code, levels) for code in codes.tolist()]
