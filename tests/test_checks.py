@@ -395,7 +395,10 @@ def test_a_column_that_is_observed_but_absent():
         ColumnError, match="'label' of the model observes column 'label', which the"
     ):
         check(pair, Data({"x": X2}))
-    check(pair, Data({"x": X2, "label": torch.ones(N).long()}))
+    check(pair, Data({"x": X2, "label": torch.ones(N)}))
+    # Pyro's Bernoulli does not score integers.
+    with pytest.raises(StoryError, match=r"'label' of the model has no log-density.*\.float"):
+        check(pair, Data({"x": X2, "label": torch.ones(N).long()}))
     with pytest.raises(ColumnError, match="'label' holds 2 at row 4; a Bernoulli"):
         check(pair, Data({"x": X2, "label": torch.tensor([0, 1, 1, 0, 2] + [1] * 15)}))
 
@@ -560,7 +563,7 @@ SOUND = {
     "auxiliary": (good_model, auxiliary, {"x": X2}),
     "scaled on both sides": (weighted(good_model), weighted(good_guide), {"x": X2}),
     "autoguide": (auto_model, AutoNormal(auto_model), {"x": X2}),
-    "labels given": (Labelled(), None, {"x": X2, "y": torch.ones(N).long()}),
+    "labels given": (Labelled(), None, {"x": X2, "y": torch.ones(N)}),
     "labels latent": (Labelled(), None, {"x": X2}),
     "two plates": (series, series_guide, {"x": X8}),
     "few rows, none outside": (global_model(lambda x: pyro.plate("rows", len(x))), global_guide,

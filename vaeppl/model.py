@@ -187,7 +187,10 @@ class Model(Configurable, PyroModule):
 
     def guide(self, *args: Any, **kwargs: Any) -> Any:
         """Sample the latents given the columns; a subclass writes it."""
-        raise StoryError(f"{type(self).__name__} has no method `guide`: write q(latents | columns)")
+        raise StoryError(
+            f"{type(self).__name__} has no method `guide`; write q(latents | columns), or have one "
+            'made from the story: guide="auto", --guide auto on the command line'
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -82,6 +82,12 @@ class Misspelt(Story):
             pyro.sample("x", self.p_x(z), obs=x)
 
 
+class MisspeltInTheGuide(Story):
+    def guide(self, x):
+        with rows(x):
+            pyro.sample("zz", self.q_z(x))  # HERE
+
+
 class ObsForgotten(Story):
     def model(self, x=None):
         with rows(x):
@@ -161,6 +167,35 @@ class OneMeanForAll(Story):
         with rows(x):
             z = pyro.sample("z", self.p_z())
             pyro.sample("x", dist.Normal(self.decoder(z)[..., :1], 1.0).to_event(1), obs=x)  # HERE
+
+
+class OtherNumberOfEntries(Story):
+    """Mean and scale from one network that puts out as many numbers as a row has."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = MLP(2, 4, hidden=(8,))
+
+    def model(self, x=None):
+        with rows(x):
+            z = pyro.sample("z", self.p_z())
+            loc, log_scale = self.decoder(z).chunk(2, dim=-1)
+            noise = dist.StudentT(4.0, loc, log_scale.exp()).to_event(1)
+            pyro.sample("x", noise, obs=x)  # HERE
+
+
+class CannotBeScored(Story):
+    """A distribution whose log-density fails."""
+
+    class Broken(dist.Normal):
+        def log_prob(self, value):
+            raise RuntimeError("no such number: tensor([1.0, 2.0])")
+
+    def model(self, x=None):
+        with rows(x):
+            z = pyro.sample("z", self.p_z())
+            noise = self.Broken(self.decoder(z), 1.0).to_event(1)
+            pyro.sample("x", noise, obs=x)  # HERE
 
 
 # --- plates and scales ---
@@ -460,6 +495,7 @@ BROKEN = {
     SecondLatent: "latent-not-in-guide",
     GuideDrawsMore: "latent-not-in-model",
     Misspelt: "latent-not-in-guide",
+    MisspeltInTheGuide: "latent-not-in-guide",
     ObsForgotten: "not-conditioned",
     OtherName: "column-under-another-name",
     OtherColumn: "column-under-another-name",
@@ -470,6 +506,8 @@ BROKEN = {
     OtherWidth: "event-shapes-differ",
     SingleNumbers: "batch-not-in-plates",
     OneMeanForAll: "width-differs",
+    OtherNumberOfEntries: "width-differs",
+    CannotBeScored: "does-not-run",
     GuideOutsideThePlate: "batch-not-in-plates",
     OtherPlate: "plates-differ",
     OtherSize: "plate-of-another-size",
@@ -502,7 +540,7 @@ BROKEN = {
     NumpyNumbers: "floating-types",
 }
 WARNINGS = {
-    "observes-no-column", "width-differs", "guide-cannot-reach", "not-reparametrised",
+    "observes-no-column", "guide-cannot-reach", "not-reparametrised",
     "guide-ignores-data", "column-unused", "cannot-be-drawn", "prior-far-from-data",
     "no-gradient", "not-registered", "floating-types",
 }  # fmt: skip
@@ -556,6 +594,50 @@ def test_nothing_else_is_found(story):
         Overflows: {"prior-far-from-data"},
     }.get(story, set())
     assert set(codes) <= {BROKEN[story]} | beside, str(check_story(story(), data_for(story)))
+
+
+def test_what_is_told_names_the_slip_and_its_mend():
+    def told(story):
+        return check_story(story(), {"x": X}).findings[0]
+
+    forgotten = told(ToEventForgotten)
+    assert "Shape mismatch" in forgotten.what
+    assert forgotten.mend.startswith("call .to_event(1) on the distribution of 'x'")
+    renamed = told(MisspeltInTheGuide)
+    assert "did you mean 'z' in the guide" in renamed.what and "'zz'" in renamed.mend
+    assert "did you mean 'z' in the model" in told(Misspelt).what
+    assert told(CannotBeScored).what.endswith("RuntimeError: no such number")
+    assert "(3,)" in told(OtherNumberOfEntries).what and "(2,)" in told(OtherNumberOfEntries).what
+
+
+def test_a_negative_scale_is_told_once_and_in_few_words():
+    class Negative(Story):
+        def model(self, x=None):
+            with rows(x):
+                z = pyro.sample("z", self.p_z())
+                loc = self.decoder(z)
+                pyro.sample("x", dist.Normal(loc, loc - 9).to_event(1), obs=x)
+
+    report = check_story(Negative(), {"x": X})
+    assert len(report.errors) == 1 and "scale" in str(report)
+    assert len(str(report)) < 1000, str(report)
+
+
+def test_a_class_without_guide_is_told_of_the_automatic_one():
+    class NoGuide(Model):
+        model = Story.model
+        p_z, p_x = Story.p_z, Story.p_x
+
+        def __init__(self):
+            super().__init__()
+            self.decoder = MLP(2, 3, hidden=(8,))
+
+    report = check_story(NoGuide(), {"x": X})
+    assert report.codes == ("story",) and "has no method `guide`" in report.findings[0].what
+    assert 'guide="auto"' in report.findings[0].mend
+    with pytest.raises(vaeppl.errors.StoryError, match="--guide auto"):
+        vaeppl.fit(NoGuide(), {"x": X}, epochs=1, progress=False)
+    assert not check_story(NoGuide(), {"x": X}, guide="auto").errors
 
 
 # --- sound stories ---

@@ -99,6 +99,36 @@ class Case:
         self.lines.update({(role, name): line for name, line in located.lines.items()})
         return trace
 
+    def score_all(self) -> None:
+        """Compute log p of every site.
+
+        Raises
+        ------
+        DoesNotRun
+            A distribution cannot score the value of its site.
+        """
+        for role, trace in (("guide", self.guide), ("model", self.model)):
+            for site in _sites(trace):
+                try:
+                    score(site)
+                except Exception as error:
+                    raise DoesNotRun(self._unscored(role, site, error)) from error
+
+    def _unscored(self, role: str, site: Any, error: Exception) -> Finding:
+        event = tuple(site["fn"].event_shape)
+        return Finding(
+            "error",
+            "does-not-run",
+            f"site {site['name']!r} of the {role} has no log-density: a value of shape "
+            f"{tuple(site['value'].shape)} under a {type(base_of(site['fn'])).__name__} that "
+            f"draws rows of shape {event} raises {words_of(error)}",
+            "nothing can be computed",
+            "let its parameters have the shape of the value, and the value a type that it takes "
+            "(integers may have to be .float())",
+            site["name"],
+            self.line(role, site["name"]),
+        )
+
     def _failure(self, role: str, batch: Batch, error: Exception) -> Finding:
         shapes = ", ".join(f"{c} {tuple(v.shape)}" for c, v in batch.items() if v is not None)
         rows = next((len(v) for v in batch.values() if v is not None), 0)
@@ -108,7 +138,7 @@ class Case:
             f"the {role} of {self.pair.name} does not run on the first {rows} rows "
             f"({shapes}): {words_of(error)}",
             "nothing can be computed",
-            "",
+            _mend_of(error),
             line=line_of_error(error),
         )
 
@@ -204,9 +234,21 @@ def _unit(values: Tensor) -> float:
 
 
 def words_of(error: Exception) -> str:
-    """Return an error in words, without the shapes that Pyro adds below."""
-    told = re.split(r"\s*Trace Shapes:", str(error))[0]
+    """Return an error in words, without shapes that Pyro adds below and without whole tensors."""
+    told = re.split(r"\s*Trace Shapes:|:?\s*\btensor\(|:?\s*\bParameter containing", str(error))[0]
     return f"{type(error).__name__}: {told}"
+
+
+def _mend_of(error: Exception) -> str:
+    """Return how to mend an error of Pyro that does not say it: columns where rows should be."""
+    found = re.search(r"inside plate\('(\w+)'\) at site (\w+) dim -1, \d+ vs (\d+)", str(error))
+    if found is None:
+        return ""
+    plate, site, size = found.groups()
+    return (
+        f"call .to_event(1) on the distribution of {site!r} if its {size} entries are those of a "
+        f"row: else they are taken for the rows of the plate {plate!r}"
+    )
 
 
 def latents(trace: Any) -> dict[str, Any]:

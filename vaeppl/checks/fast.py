@@ -10,6 +10,7 @@ from pyro.infer.autoguide import AutoGuide
 from ..columns import check_columns
 from ..data import Data
 from ..errors import ColumnError, StoryError
+from ..model import Model
 from ..pair import Pair
 from ..reading.tracing import quiet
 from ..strata import check_labels, strata
@@ -92,6 +93,8 @@ def find_faults(
     ColumnError, StoryError
         For what makes it impossible to look any further.
     """
+    if isinstance(own := pair.source[-1], Model) and type(own).guide is Model.guide:
+        own.guide()  # says what to write
     check_columns(pair, data)
     if batch_size is not None:
         check_batch_size(batch_size, len(data))
@@ -120,7 +123,10 @@ def find_faults(
         if len(apart) > 1 and not checked.scaled:
             yield _must_scale(pair)
         with seeded(0):
-            yield from check_values(pair, data, case.model, leave_out=looked_at)
+            wrong = list(check_values(pair, data, case.model, leave_out=looked_at))
+        yield from wrong
+        if not any(f.severity == "error" for f in (*found, *wrong)):
+            yield from _cannot_be_scored(case)
         looked_at |= set(stratum.columns) & set(case.model.nodes)
 
 
@@ -144,6 +150,14 @@ def _in_one_case(case: Case) -> Iterator[Finding]:
             return
         for one in CHECKS:
             yield from one(case)
+
+
+def _cannot_be_scored(case: Case) -> Iterator[Finding]:
+    try:
+        with quiet(case.pair, case.full):
+            case.score_all()
+    except DoesNotRun as failure:
+        yield failure.finding
 
 
 def _draws_to_blame(case: Case) -> list[Finding]:

@@ -94,10 +94,12 @@ def _slowly(cases: list[Case]) -> Iterator[Finding]:
 
 def _once(findings: list[Finding]) -> Iterator[Finding]:
     """Leave out what was found before in rows with other columns."""
-    seen = set()
+    seen: set[Any] = set()
     for finding in findings:
         key = (finding.code, finding.site, finding.line)
-        if key not in seen:
+        # An ELBO that cannot be computed says no more than the error that was told at its line.
+        told = finding.code == "no-elbo" and finding.line in {line for _, _, line in seen}
+        if key not in seen and not told:
             seen.add(key)
             yield finding
 

@@ -25,6 +25,10 @@ def check_latents(case: Case) -> Iterator[Finding]:
     pair = case.pair
     in_model, in_guide = latents(case.model), latents(case.guide)
     missing = [n for n in in_model if n not in in_guide]
+    extra = [n for n in in_guide if n not in in_model]
+    if len(extra) == len(missing) == 1 and not {*missing, *extra} & {*pair.columns}:
+        yield _under_two_names(case, missing[0], extra[0])
+        return
     for name in missing:
         line = case.line("model", name)
         if name in case.batch:
@@ -62,9 +66,6 @@ def check_latents(case: Case) -> Iterator[Finding]:
                 name,
                 line,
             )
-    extra = [n for n in in_guide if n not in in_model]
-    if len(extra) == len(missing) == 1:  # one latent under two names, which was told above
-        return
     for name in extra:
         if not in_guide[name]["infer"].get("is_auxiliary"):
             what = "observed" if name in observed(case.model) else "absent"
@@ -78,6 +79,30 @@ def check_latents(case: Case) -> Iterator[Finding]:
                 name,
                 case.line("guide", name),
             )
+
+
+def _under_two_names(case: Case, mine: str, theirs: str) -> Finding:
+    """Say that one latent has two names, at the method that was written last."""
+    role = "model" if _is_edited_story(case.pair.source[0]) else "guide"
+    wrong, right = (mine, theirs) if role == "model" else (theirs, mine)
+    return Finding(
+        "error",
+        "latent-not-in-guide",
+        f"site {mine!r} is latent in the model of {case.pair.name} but the guide draws {theirs!r}, "
+        f"which the model lacks: did you mean {right!r} in the {role}?",
+        "a latent would be drawn from its prior, and never from its posterior",
+        f"write pyro.sample({right!r}, ...) instead of {wrong!r}; it has one name in model and "
+        "guide",
+        mine,
+        case.line(role, wrong),
+    )
+
+
+def _is_edited_story(story: Any) -> bool:
+    """Tell whether a class writes its own model, but has its guide from a class above."""
+    own = [next((i for i, c in enumerate(type(story).__mro__) if m in vars(c)), -1)
+           for m in ("model", "guide")]  # fmt: skip
+    return 0 <= own[0] < own[1]
 
 
 def check_observed(case: Case) -> Iterator[Finding]:
@@ -210,11 +235,12 @@ def _check_width(case: Case, role: str, name: str, site: Any) -> Iterator[Findin
     there = site["value"].shape[site["value"].ndim - len(event) :]
     if site["is_observed"] and there != event:
         yield Finding(
-            "warning",
+            "error",
             "width-differs",
             f"site {name!r} of the {role} is given rows of shape {tuple(there)}, but its "
             f"distribution draws rows of shape {tuple(event)}",
-            "one entry is scored as all of them, and draws have another shape than the data",
+            "it cannot be scored, or one entry is scored as all of them, and draws have another "
+            "shape than the data",
             f"let its parameters have shape (rows, {', '.join(map(str, there))})",
             name,
             case.line(role, name),
