@@ -91,6 +91,32 @@ def test_the_mean_and_its_score(fit):
     assert table["coverage"].mean() == pytest.approx(0.9, abs=0.06)
 
 
+def test_the_summary_has_the_exact_conditional_moments(fit):
+    few = {"x": HIDDEN["x"][:20]}
+    filled = fit.impute(few, num_samples=1000, num_particles=5000)
+    table = filled.summary(level=0.8)
+    exact = [exact_conditional(x) for x in few["x"] if x.isnan().any()]
+    mean, sd = torch.cat([m for m, _ in exact]), torch.cat([v for _, v in exact]).sqrt()
+    assert len(table) == len(mean) == int(few["x"].isnan().sum())
+    z80 = 1.2816
+    for name, theirs in (("mean", mean), ("lower", mean - z80 * sd), ("upper", mean + z80 * sd)):
+        assert torch.allclose(torch.tensor(table[name].to_numpy()).float(), theirs, atol=0.25)
+    row, column, entry = table.index[0]
+    assert column == "x" and torch.isnan(few["x"][row, int(entry[2])])
+    with pytest.raises(ValueError, match="another method than 'mean'"):
+        fit.impute(few, method="mean").summary()
+    with pytest.raises(ValueError, match="given 90"):
+        filled.summary(90)
+
+
+def test_the_rows_that_were_fitted_are_filled_in_where_none_are_given(fit):
+    assert torch.equal(
+        fit.impute(num_samples=2, seed=1)["x"],
+        vaeppl.impute(fit, HIDDEN, num_samples=2, seed=1)["x"],
+    )
+    assert len(fit.latent_report()) == 1
+
+
 def test_a_table_of_mixed_types_with_gaps():
     torch.manual_seed(1)
     z = torch.randn(N, 1)
@@ -104,6 +130,8 @@ def test_a_table_of_mixed_types_with_gaps():
     assert (table["error"] < table["baseline"]).all(), table
     filled = vaeppl.impute(run, hidden, method="mean")["x"]
     assert filled[:, 1].unique().tolist() == [0, 1]
+    told = run.impute().summary().xs("x[1]", level="entry")
+    assert told["mean"].isna().all() and told["probability"].between(0.5, 1).all()
 
 
 def test_an_image_with_holes():
@@ -148,6 +176,9 @@ def test_each_likelihood_leaves_out_what_is_missing_with_finite_gradients(fn):
 def test_what_cannot_be_is_said(fit):
     with pytest.raises(ColumnError, match="nothing is missing in 'x'"):
         vaeppl.impute(fit, {"x": TRUTH})
+    complete = VAE(3, 2, likelihood="normal", hidden=(4,))
+    with pytest.raises(ColumnError, match=r"fitted to complete rows.*guide='auto'"):
+        vaeppl.impute(complete, HIDDEN)
     with pytest.raises(ValueError, match="did you mean 'gibbs'"):
         vaeppl.impute(fit, HIDDEN, method="gibs")
     with pytest.raises(ValueError, match="between 0 and 1"):

@@ -270,3 +270,10 @@ def test_networks_of_functions_go_to_evaluation_and_are_saved_with_their_buffers
     assert "networks.network.1.running_mean" in pair.state_dict()
     pair.eval()
     assert not network.training
+
+
+def test_a_folder_is_to_be_loaded_first(tmp_path):
+    with pytest.raises(StoryError, match=r"vaeppl\.load\('runs/a'\)"):
+        as_pair("runs/a")
+    with pytest.raises(StoryError, match=r"vaeppl\.load"):
+        as_pair(tmp_path)

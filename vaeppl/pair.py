@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -200,6 +201,11 @@ def as_pair(source: Any, guide: Callable[..., Any] | None = None) -> Pair:
         return source
     if isinstance(pair := getattr(source, "pair", None), Pair):
         return pair
+    if isinstance(source, (str, os.PathLike)):
+        raise StoryError(
+            f"a model or a fit is wanted; given {str(source)!r}: read a run's folder first, "
+            f"vaeppl.load({str(source)!r}), and build a model by its class, vaeppl.models.VAE(...)"
+        )
     return Pair(source, guide)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..data import Data, as_data
 from ..errors import ColumnError, unknown_name
 from ..pair import Pair, as_pair
+from .imputed import Imputed
 from .predictive import posterior_predictive
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def impute(
     num_particles: int = 100,
     steps: int = 20,
     seed: int = 0,
-) -> dict[str, Tensor]:
+) -> Imputed:
     """Fill in missing entries (NaN) given the rest of their row.
 
     Parameters
@@ -60,14 +61,15 @@ def impute(
 
     Returns
     -------
-    dict of str to Tensor
-        Each column with missing entries, completed: ``(num_samples, N, *event)``, or
-        ``(N, *event)`` for ``"mean"``. Entries that are there are as they were.
+    Imputed
+        A dict of str to Tensor: each column with missing entries, completed,
+        ``(num_samples, N, *event)``, or ``(N, *event)`` for ``"mean"``. Entries that are there are
+        as they were. Its ``summary(level=0.9)`` is a table with a line for each missing entry.
 
     Raises
     ------
     ColumnError
-        If nothing is missing.
+        If nothing is missing, or the fit was made for complete rows.
 
     Examples
     --------
@@ -77,20 +79,21 @@ def impute(
     >>> x[::5, 1] = torch.nan
     >>> story = VAE(3, 2, likelihood="normal", hidden=(8,))
     >>> fit = vaeppl.fit(story, {"x": x}, guide="auto", epochs=1, progress=False)
-    >>> impute(fit, {"x": x}, num_samples=4)["x"].shape
-    torch.Size([4, 50, 3])
+    >>> filled = impute(fit, {"x": x}, num_samples=4)
+    >>> filled["x"].shape, list(filled.summary().columns)[:4]
+    (torch.Size([4, 50, 3]), ['mean', 'sd', 'lower', 'upper'])
     """
     if method not in METHODS:
         raise ValueError(unknown_name("method", method, METHODS))
     pair, rows = as_pair(source, guide), as_data(data)
     gaps = _gaps(pair, rows)
     if method == "gibbs":
-        return _gibbs(pair, rows, gaps, num_samples, steps, seed)
+        return Imputed.of(_gibbs(pair, rows, gaps, num_samples, steps, seed), gaps, rows)
     particles = None if method == "draws" else num_particles
     drawn = _filled(pair, rows, gaps, num_samples, particles, seed)
-    if method != "mean":
-        return drawn
-    return {c: _centre(rows, c, values) for c, values in drawn.items()}
+    if method == "mean":
+        drawn = {c: _centre(rows, c, values) for c, values in drawn.items()}
+    return Imputed.of(drawn, gaps, rows)
 
 
 def _gaps(pair: Pair, rows: Data) -> dict[str, Tensor]:
@@ -100,6 +103,12 @@ def _gaps(pair: Pair, rows: Data) -> dict[str, Tensor]:
     gaps = {c: gap for c, gap in gaps.items() if gap.any()}
     if not gaps:
         raise ColumnError(f"nothing is missing in {', '.join(map(repr, names))}: no entry is NaN")
+    if not pair.takes_missing:
+        raise ColumnError(
+            f"{pair.name} was fitted to complete rows, so its guide cannot look at rows with "
+            "entries missing: fit it anew with guide='auto' to rows some of whose entries are NaN, "
+            "or with guide=vaeppl.guides.AutoAmortizedGuide(model, data, missing=True)"
+        )
     return gaps
 
 
