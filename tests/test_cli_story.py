@@ -84,6 +84,29 @@ def test_runs_are_compared(run, tmp_path):
     assert {p.name for p in (tmp_path / "c").iterdir()} == {"comparison.csv", "comparison.png"}
 
 
+def test_rows_that_were_held_out_are_those_compared(run):
+    small = ("--data", "wine", "--set", "hidden=[8]", "--epochs", 1, "--quiet")
+    assert run("fit", "vae", *small, "--valid", 0.2, "--out", "a")[0] == 0
+    assert run("fit", "vae", *small, "--valid", 0.2, "--seed", 1, "--out", "b")[0] == 0
+    assert run("fit", "vae", *small, "--test", 0.25, "--valid", 0.1, "--out", "c")[0] == 0
+    code, text = run("evaluate", "a", "--num-particles", 5)
+    assert code == 0 and "on 36 held-out rows (valid)" in text, text
+    code, text = run("evaluate", "a", "--num-particles", 5, "--split", "all")
+    assert code == 0 and "on 178 rows, 142 of which were fitted (all)" in text, text
+    code, text = run("evaluate", "c", "--num-particles", 5)
+    assert code == 0 and "on 44 held-out rows (test)" in text, text
+    code, text = run("compare", "a", "a", "--num-particles", 5)
+    assert code == 1 and "different names" in text
+    code, text = run("compare", "a", "b", "--num-particles", 5)
+    assert code == 0 and "evidence of 36 rows, " in text and "of which were fitted" in text, text
+    assert "k > 0.7" in text
+    assert run("fit", "vae", *small, "--out", "d")[0] == 0
+    code, text = run("evaluate", "d", "--split", "valid")
+    assert code == 1 and "--valid 0.2" in text
+    code, text = run("evaluate", "d", "--num-particles", 5)
+    assert code == 0 and "on 178 rows that were fitted (all)" in text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

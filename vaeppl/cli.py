@@ -44,7 +44,10 @@ for command in (cli_story.new, cli_story.show, cli_story.check):
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
 OtherData = Annotated[str | None, typer.Option(help="Other rows; those of the run if not given.")]
-Split = Annotated[str | None, typer.Option(help="train, valid, test or all; test if there is one.")]
+Split = Annotated[
+    str | None,
+    typer.Option(help="train, valid, test or all; if not given test, else valid, else all."),
+]
 ModelFile = Annotated[
     str | None, typer.Option(help="FILE.py:Class, where the model's file has moved.")
 ]
@@ -89,7 +92,10 @@ def fit(
     free_bits: Annotated[float, typer.Option(help="Nats free for each latent dimension.")] = 0.0,
     clip_norm: Annotated[float | None, typer.Option(help="Largest norm of a gradient.")] = None,
     valid: Annotated[
-        float | None, typer.Option(help="Share of rows held out, where data have no splits.")
+        float | None, typer.Option(help="Share of rows held out, to watch and to compare on.")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(help="Share of rows held out for the end, of data not split.")
     ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a rise.")
@@ -115,6 +121,10 @@ def fit(
     from .training.fit import fit as fit_model
 
     rows = load_data(data, data_options, columns)
+    if test is not None:
+        if rows.splits:
+            raise typer.BadParameter(f"--test: {rows.name} has a split already; leave it out")
+        rows, valid = rows.split(valid=valid or 0, test=test, seed=seed), None
     if labels_per_class is not None:
         rows = rows.few_labels("y", per_class=labels_per_class, seed=seed)
     story, chosen = build_story(model, rows, settings, likelihood, prior)
@@ -162,12 +172,14 @@ def evaluate(
 ) -> None:
     """Print ELBO, evidence and active units of a run, and write them into its folder."""
     from .files import write_json, write_whole
+    from .reading.held_out import held_out_part, rows_fitted, words_of_rows
     from .reading.prediction import can_predict
     from .reading.weights import has_evidence
 
     result, rows = _load_run(run, model, data, data_options, columns)
-    part, name = _part(rows, split)
-    console.print(f"{result} on {len(part)} rows ({name})", soft_wrap=True)
+    part, name = held_out_part(result, rows, split)
+    fitted = rows_fitted(result, part)
+    console.print(f"{result} on {words_of_rows(len(part), [fitted])} ({name})", soft_wrap=True)
     elbo = result.elbo(part)
     evidence = None
     if has_evidence(result.pair, part):
@@ -188,12 +200,13 @@ def evaluate(
     console.print(f"{active}{reliability}", soft_wrap=True)
     labels = result.score_labels(part) if can_predict(result, part) else None
     if labels is not None:
-        seen = "" if "test" in name or "valid" in name else "; these rows were fitted"
+        seen = f"; {words_of_rows(len(part), [fitted])}" if fitted else ""
         console.print(f"labels: {labels}{seen}", soft_wrap=True)
     share = math.nan if evidence is None else evidence.share_unreliable
     summary = {
         "split": name,
         "rows": len(part),
+        "rows_fitted": fitted,
         "num_particles": num_particles,
         "seed": seed,
         "log_evidence": None if evidence is None else evidence.mean,
@@ -228,9 +241,10 @@ def plot(
 ) -> None:
     """Draw the pictures of a run into its folder."""
     from . import plots
+    from .reading.held_out import held_out_part
 
     result, rows = _load_run(run, model, data, data_options, columns)
-    part, _ = _part(rows, split)
+    part, _ = held_out_part(result, rows, split)
     for path in plots.save_all(result, run / "plots", part):
         console.print(str(path), soft_wrap=True)
 
@@ -250,14 +264,14 @@ def compare(
     from .files import write_whole
     from .plots import comparison
     from .reading.compare import compare as compare_fits
+    from .reading.held_out import held_out_part
 
     loaded = [_load_run(run, None, data, data_options, columns) for run in runs]
-    part, name = _part(loaded[0][1], split)
-    if name in ("all", "train"):
-        console.print(f"note: these rows ({name}) were fitted", soft_wrap=True)
+    part, name = held_out_part(*loaded[0], split)
     called = [str(run) for run in runs]
     options: dict[str, Any] = {"num_particles": num_particles, "seed": seed}
     found = compare_fits(*(fit for fit, _ in loaded), data=part, names=called, **options)
+    console.print(f"evidence of {found.rows_are} ({name}), nats per row", soft_wrap=True)
     console.print(found.to_rich())
     if not found.checks.empty:
         console.print("p-values of predictive checks (near 0 or 1: the story misses it)")
@@ -418,12 +432,6 @@ def _load_run(
     else:
         raise CheckpointError(f"{run} does not say where its data came from; give --data")
     return result, rows
-
-
-def _part(rows: Data, split: str | None) -> tuple[Data, str]:
-    """Return the rows of a split: the test rows if there are any and nothing is asked for."""
-    name = split or ("test" if rows.has_split("test") else "all")
-    return (rows, "all") if name == "all" else (getattr(rows, name), name)
 
 
 def _shows() -> bool:

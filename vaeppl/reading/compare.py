@@ -16,6 +16,7 @@ from ..pair import Pair, as_pair
 from . import tracing
 from .criticism import Statistic, posterior_predictive_check
 from .evidence import active_units, evidence
+from .held_out import rows_fitted, words_of_rows
 from .sites import observed_columns
 
 if TYPE_CHECKING:
@@ -42,16 +43,19 @@ class Comparison:
         Predictive checks side by side: by statistic, ``observed``, and each story's ``p_value``.
     num_particles : int
         Draws for each row.
+    rows_are : str
+        How many rows, and whether they were held out or fitted, as far as that is known.
     """
 
     table: pd.DataFrame
     rows: pd.DataFrame
     checks: pd.DataFrame = field(repr=False)
     num_particles: int
+    rows_are: str = ""
 
     def __repr__(self) -> str:
         told = self.table.to_string(float_format="{:.4g}".format, na_rep="")
-        head = f"held-out evidence of {len(self.rows)} rows, nats per row"
+        head = f"evidence of {self.rows_are or f'{len(self.rows)} rows'}, nats per row"
         if self.checks.empty:
             return f"{head}\n{told}"
         checks = self.checks.to_string(float_format="{:.3g}".format)
@@ -61,14 +65,18 @@ class Comparison:
         """Return the table for a terminal."""
         from rich.table import Table
 
-        rich = Table("story", "elpd", "difference ± s.e.", "active", "parameters", "seconds")
+        rich = Table(
+            "story", "elpd", "difference ± s.e.", "k > 0.7", "active", "parameters", "seconds"
+        )
         for name, line in self.table.iterrows():
             best = line["difference"] == 0
             told = "" if best else f"{line['difference']:.2f} ± {line['difference_se']:.2g}"
             seconds = "" if np.isnan(line["seconds"]) else f"{line['seconds']:.0f}"
             units = f"{line['active']:.0f} of {line['units']:.0f}"
             elpd = f"{line['elpd']:.2f} ± {line['se']:.2g}"
-            rich.add_row(str(name), elpd, told, units, f"{line['parameters']:.0f}", seconds)
+            few = line["unreliable"]
+            k = "unknown" if np.isnan(few) else f"{few:.0%}"
+            rich.add_row(str(name), elpd, told, k, units, f"{line['parameters']:.0f}", seconds)
         return rich
 
 
@@ -93,7 +101,7 @@ def compare(
     *fits
         What :func:`vaeppl.fit` returned, two or more, of stories that observe the same columns.
     data
-        Rows that were held out; of data with splits, the test part.
+        Rows that were held out; of data with splits the test part, or else the valid part.
     names
         What to call them; their classes' names if not given.
     num_particles
@@ -129,11 +137,12 @@ def compare(
 
     if len(fits) < 2:
         raise StoryError(f"a comparison takes two stories or more; given {len(fits)}")
+    pairs = [as_pair(f) for f in fits]
     if data is None:
         raise StoryError("data= holds the rows to compare on: such as were held out")
     rows = as_data(data)
-    rows = rows.test if rows.has_split("test") else rows
-    pairs = [as_pair(f) for f in fits]
+    part = next((n for n in ("test", "valid") if rows.has_split(n)), None)
+    rows = rows if part is None else getattr(rows, part)
     called = _names(pairs, names)
     columns = _shared_columns(pairs, called, rows)
     lines = []
@@ -170,7 +179,8 @@ def compare(
     spread = differences.std(ddof=1) / len(values) ** 0.5
     table.insert(3, "difference_se", spread.where(spread.index != best))
     ordered = table.sort_values("elpd", ascending=False)
-    return Comparison(ordered, values, pd.DataFrame(checks), num_particles)
+    told = words_of_rows(len(rows), [rows_fitted(f, rows) for f in fits])
+    return Comparison(ordered, values, pd.DataFrame(checks), num_particles, told)
 
 
 def _names(pairs: Sequence[Pair], names: Sequence[str] | None) -> list[str]:
