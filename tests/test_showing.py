@@ -67,3 +67,24 @@ def test_sites_and_the_parameters_that_they_reach(tmp_path):
     assert "digraph" in shown.save(tmp_path / "story.dot").read_text()
     assert shown.save(tmp_path / "story.txt").read_text() == str(shown)
     assert dict(pyro.get_param_store().items()) == {}
+
+
+def test_a_mixture_is_shown_with_its_components():
+    prior = vaeppl.priors.MixtureOfNormals(5)
+    shown = vaeppl.show(VAE(6, 2, prior=prior, hidden=(4,)))
+    told = "MixtureSameFamily(components=5 × Normal(loc=learnt, scale=learnt), weights=learnt)"
+    assert shown.sites.loc["z", "distribution"].iloc[0] == told
+
+    def model(x=None):
+        mu = pyro.sample("mu", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        with rows(x):
+            three = dist.MixtureSameFamily(dist.Categorical(torch.ones(3) / 3), dist.Normal(mu, 2))
+            pyro.sample("x", three, obs=x)
+
+    def q(x):
+        pyro.sample("mu", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+
+    shown = vaeppl.show(model, {"x": torch.randn(9)}, guide=q)
+    told = "MixtureSameFamily(components=3 × Normal(loc=f(mu), scale=2), weights=0.3333)"
+    assert shown.sites.loc["x", "distribution"] == told
+    assert shown.density == "p(μ, x) = p(μ) ∏ₙ p(xₙ | μ)"

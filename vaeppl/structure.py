@@ -144,9 +144,20 @@ def _sources(fn: Any) -> frozenset[str]:
 def _arguments(fn: Any, order: list[str]) -> dict[str, str]:
     """Return what the numbers of a distribution are, in words."""
     base = base_of(fn)
+    if isinstance(base, torch.distributions.MixtureSameFamily):
+        return _mixture_arguments(base, order)
     held = {n: v for n, v in vars(base).items() if not n.startswith("_")}
     names = [n for n in getattr(base, "arg_constraints", {}) if isinstance(held.get(n), Tensor)]
     return {name: _in_words(held[name], order) for name in names}
+
+
+def _mixture_arguments(mixture: Any, order: list[str]) -> dict[str, str]:
+    """Return what a mixture is made of, and its weights, in words."""
+    weights, part = mixture.mixture_distribution, base_of(mixture.component_distribution)
+    inner = ", ".join(f"{n}={v}" for n, v in _arguments(part, order).items())
+    parts = f"{weights.param_shape[-1]} × {type(part).__name__}"
+    told = f"{parts}({inner})" if inner else parts
+    return {"components": told, "weights": _in_words(weights.probs, order)}
 
 
 def _in_words(value: Tensor, order: list[str]) -> str:

@@ -65,7 +65,10 @@ class Table:
         return ((name, self[name]) for name in self._columns)
 
     def __getitem__(self, column: str) -> Any:
-        """Whole column: the delivered tensor, or the store itself when it is lazy."""
+        """Whole column: the delivered tensor, or the store itself when it is lazy.
+
+        A tensor becomes an array by ``data["x"].numpy()``.
+        """
         found = self._column(column)
         if found.resident:
             return found.finish(found.store, self.dtype, None)
