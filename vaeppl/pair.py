@@ -72,7 +72,7 @@ class Pair(nn.Module):
         if guide is None and not (hasattr(model, "model") and hasattr(model, "guide")):
             raise StoryError(
                 f"{_name(model)} has no guide: pass an object with methods `model` and `guide`, "
-                "or a model function together with `guide=`"
+                "or a model function together with `guide=`; in fit and check 'auto' makes one"
             )
         self.source = (model,) if guide is None else (model, guide)
         story = model.model if hasattr(model, "model") else model

@@ -210,3 +210,24 @@ def test_too_few_particles_to_tell_are_said_to_be():
     report = vaeppl.evidence(model, {"x": X[:1]}, guide=guide, num_particles=10)
     assert math.isnan(report.share_unreliable)
     assert "Pareto k unknown" in repr(report) and "± ?" in repr(report)
+
+
+def test_the_report_says_of_which_columns_it_is():
+    x, y = torch.randn(12, 3), (torch.rand(12, 6) < 0.4).float()
+    few = {"num_particles": 2}
+    plain = VAE(6, 2, hidden=(4,))
+    assert str(vaeppl.evidence(plain, {"x": y}, **few)).startswith("log p(x) = ")
+    conditional = vaeppl.models.CVAE(3, 6, 2, hidden=(4,))
+    report = vaeppl.evidence(conditional, {"x": x, "y": y}, **few)
+    assert report.density == "p(y | x)" and str(report).startswith("log p(y | x) = ")
+    m2, label = vaeppl.models.M2(6, 3, 2, hidden=(4,)), torch.arange(12) % 4 - 1
+    assert vaeppl.evidence(m2, {"x": y, "y": label}, **few).density == "p(x, y)"
+    assert vaeppl.evidence(m2, {"x": y}, **few).density == "p(x)"
+
+    def renamed(y=None):
+        with vaeppl.rows(y):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    fit = vaeppl.fit(renamed, {"y": x[:, 0]}, guide="auto", epochs=1, progress=False)
+    assert fit.evidence(**few).density == "p(y)"

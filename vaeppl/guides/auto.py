@@ -71,10 +71,10 @@ class AutoAmortizedGuide(nn.Module):
 
     Examples
     --------
-    >>> import vaeppl, pyro.distributions as dist
+    >>> import pyro, pyro.distributions as dist, torch, vaeppl
     >>> def model(x=None):
     ...     mu = pyro.sample("mu", dist.Normal(0.0, 10.0))
-    ...     with rows(x):
+    ...     with vaeppl.rows(x):
     ...         z = pyro.sample("z", dist.Normal(mu, 1.0))
     ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
     >>> data = {"x": 3 + torch.randn(100)}

@@ -33,7 +33,7 @@ from ..estimators.pathwise import with_values
 from ..estimators.sites import is_beside_the_story, sample_sites
 from ..pair import Batch, Pair, as_pair
 from . import tracing
-from .evidence import EvidenceReport, _summary
+from .evidence import EvidenceReport, _summary, density_of
 
 __all__ = ["annealed_evidence", "annealed_weights", "hamiltonian"]
 
@@ -310,5 +310,6 @@ def annealed_evidence(
                 start=start,
             )
             parts.append({**_summary(log_w, log_w), "acceptance": accepted})
+        told = density_of(pair, batches.data, batch)
     columns = {n: v.cpu().numpy() for n, v in batches.joined(parts).items()}
-    return EvidenceReport(pd.DataFrame(columns).rename_axis("row"), num_chains)
+    return EvidenceReport(pd.DataFrame(columns).rename_axis("row"), num_chains, told)

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
+from ..data import Data
 from ..errors import StoryError
 from ..estimators.elbo import (
     exact_kl_sites,
@@ -56,7 +58,11 @@ class EvidenceReport(_Report):
         ``elbo`` (mean log-weight), ``ess`` (effective sample size), ``pareto_k``.
     num_particles : int
         Draws for each row.
+    density : str
+        What was estimated: ``"p(x)"``, or ``"p(y | x)"`` where the story is given x.
     """
+
+    density: str = "p(x)"
 
     @property
     def mean(self) -> float:
@@ -93,7 +99,7 @@ class EvidenceReport(_Report):
 
     def __repr__(self) -> str:
         return (
-            f"log p(x) = {self.mean:.2f} ± {_number(self.se)} nats/row "
+            f"log {self.density} = {self.mean:.2f} ± {_number(self.se)} nats/row "
             f"({len(self.rows)} rows, {self.num_particles} particles, Monte Carlo ± "
             f"{self.mc_se:.2g}); ELBO {self.rows['elbo'].mean():.2f}; Pareto k {self.reliability}"
         )
@@ -211,7 +217,30 @@ def evidence(
         batches = _batches(pair, data, num_particles)
         for batch in _with_progress(batches, progress):
             parts.append(_summary(*_weights_and_bounds(pair, batch, num_particles)))
-    return EvidenceReport(_frame(batches, parts), num_particles)
+        told = density_of(pair, batches.data, batch)
+    return EvidenceReport(_frame(batches, parts), num_particles, told)
+
+
+def density_of(pair: Pair, data: Data, batch: Batch) -> str:
+    """Return the density that the evidence is of, by the columns that are there: ``"p(x)"``.
+
+    Must be called with the pair active, and draws: call it when all else has been computed.
+
+    Parameters
+    ----------
+    pair
+        Model and guide.
+    data
+        The rows; columns that are observed in some of them are told as observed.
+    batch
+        Some of the rows.
+    """
+    guide = poutine.trace(pair.guide).get_trace(**batch)
+    story = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(**batch)
+    seen = {s["name"] for s in sample_sites(story) if s["is_observed"]} | set(pair.partly_observed)
+    there = [c for c in pair.columns if c in data]
+    of, given = ([c for c in there if (c in seen) is told] for told in (True, False))
+    return f"p({', '.join(of)}{' | ' if given else ''}{', '.join(given)})"
 
 
 def _batches(pair: Pair, data: Any, particles: int) -> tracing.Batches:

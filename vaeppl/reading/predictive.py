@@ -140,7 +140,9 @@ def encode(
     dict of str to Tensor
         For each latent of the rows ``(N, *event)``, or ``(num_samples, N, *event)``. Of a latent
         that is summed out it is the most probable value, and the means of the others are means
-        over it too. A column that is latent in some rows has its own value in the others.
+        over it too. A column that is latent in some rows has its own value in the others. Latents
+        that all rows share are not among them: draws of these are in the posterior of
+        :func:`vaeppl.to_arviz`.
 
     Examples
     --------
