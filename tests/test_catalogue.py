@@ -141,7 +141,7 @@ def test_a_file_that_does_not_run_leaves_no_half_module(file):
     ("text", "reference", "message"),
     [
         (STORY, ":Main", "unknown class 'Main': did you mean 'Mine'"),
-        (STORY + "\n\nclass Other(Mine):\n    pass\n", "", r"holds 2 models .*\['Mine', 'Other'\]"),
+        (STORY + "\n\nclass Other(Mine):\n    pass\n", "", r"2 classes of .*\['Mine', 'Other'\]"),
         ("x = 1", "", "holds no model: write a class of vaeppl.Model"),
         ("from vaeppl.models import VAE", ":VAE", "holds no model"),
         (None, "", "there is no file"),
@@ -269,3 +269,12 @@ def test_the_number_of_labels_is_that_of_the_data():
     data = Data({"x": [[0, 1], [1, 1], [1, 0]], "y": [2, -1, 0]})
     assert build_for(find("m2"), data).num_labels == 3
     assert build_for(find("m2"), data, {"num_labels": 5}).num_labels == 5
+
+
+def test_a_file_named_without_its_ending(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_story.py").write_text(STORY)
+    with pytest.raises(StoryError, match=r"did you mean the file my_story\.py"):
+        find("my_story")
+    with pytest.raises(StoryError, match="holds 1 class of"):
+        find("my_story.py:Other")

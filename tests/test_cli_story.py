@@ -92,13 +92,13 @@ def test_rows_that_were_held_out_are_those_compared(run):
     code, text = run("evaluate", "a", "--num-particles", 5)
     assert code == 0 and "on 36 held-out rows (valid)" in text, text
     code, text = run("evaluate", "a", "--num-particles", 5, "--split", "all")
-    assert code == 0 and "on 178 rows, 142 of which were fitted (all)" in text, text
+    assert code == 0 and "on 178 rows, 142 of which equal rows that were fitted (all)" in text, text
     code, text = run("evaluate", "c", "--num-particles", 5)
     assert code == 0 and "on 44 held-out rows (test)" in text, text
     code, text = run("compare", "a", "a", "--num-particles", 5)
     assert code == 1 and "different names" in text
     code, text = run("compare", "a", "b", "--num-particles", 5)
-    assert code == 0 and "evidence of 36 rows, " in text and "of which were fitted" in text, text
+    assert code == 0 and "evidence of 36 rows, " in text and "of which equal rows" in text, text
     assert "k > 0.7" in text
     assert run("fit", "vae", *small, "--out", "d")[0] == 0
     code, text = run("evaluate", "d", "--split", "valid")
@@ -112,6 +112,9 @@ def test_rows_that_were_held_out_are_those_compared(run):
     [
         (("new", "my_story.py", "--from", "vea"), "did you mean 'vae'"),
         (("new", "my_story"), "add .py"),
+        (("new", "vae", "my_story.py"), "vaeppl new my_story.py --from vae"),
+        (("new", "my-story.py"), "such as my_story.py"),
+        (("new", "1.py"), "such as my_1.py"),
         (("new", "none/my_story.py"), "there is no folder none"),
         (("new", "my_story.py", "--name", "my story"), "is no name for a class"),
         (("show", "vae", "--out", "story.gif"), "a diagram is .svg"),

@@ -51,6 +51,8 @@ def find(reference: str) -> type[Model]:
         return _class_in(_run_file(Path(path)), class_name, path)
     known = {e.name: e.class_name for e in entries()}
     lower = {**{n: n for n in known}, **{c.lower(): n for n, c in known.items()}}
+    if reference.lower() not in lower and Path(f"{path}.py").is_file():
+        raise StoryError(f"unknown model {reference!r}: did you mean the file {path}.py?")
     if reference.lower() not in lower:
         raise StoryError(unknown_name("model", reference, known))
     name = lower[reference.lower()]
@@ -103,8 +105,12 @@ def _class_in(module: ModuleType, name: str, path: str) -> type[Model]:
         raise StoryError(f"{path} holds no model: write a class of vaeppl.Model")
     if name not in own:
         what = unknown_name("class", name, own) if name else f"say which of {sorted(own)} to take"
-        raise StoryError(f"{path} holds {len(own)} models (classes of vaeppl.Model): {what}")
+        raise StoryError(f"{path} holds {_counted(len(own))} of vaeppl.Model: {what}")
     return own[name]
+
+
+def _counted(classes: int) -> str:
+    return "1 class" if classes == 1 else f"{classes} classes"
 
 
 def source_of(cls: type) -> dict[str, str] | None:

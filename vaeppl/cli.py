@@ -178,7 +178,7 @@ def evaluate(
 
     result, rows = _load_run(run, model, data, data_options, columns)
     part, name = held_out_part(result, rows, split)
-    fitted = rows_fitted(result, part)
+    fitted = rows_fitted(result, part, rows if name == "test" else None)
     console.print(f"{result} on {words_of_rows(len(part), [fitted])} ({name})", soft_wrap=True)
     elbo = result.elbo(part)
     evidence = None
@@ -268,9 +268,10 @@ def compare(
 
     loaded = [_load_run(run, None, data, data_options, columns) for run in runs]
     part, name = held_out_part(*loaded[0], split)
+    given = loaded[0][1] if name == "test" else part
     called = [str(run) for run in runs]
     options: dict[str, Any] = {"num_particles": num_particles, "seed": seed}
-    found = compare_fits(*(fit for fit, _ in loaded), data=part, names=called, **options)
+    found = compare_fits(*(fit for fit, _ in loaded), data=given, names=called, **options)
     console.print(f"evidence of {found.rows_are} ({name}), nats per row", soft_wrap=True)
     console.print(found.to_rich())
     if not found.checks.empty:

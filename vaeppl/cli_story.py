@@ -27,6 +27,7 @@ DataName = Annotated[str, typer.Option("--data", help="A name (see `vaeppl data`
 
 def new(
     file: Annotated[Path, typer.Argument(help="The file to write: my_story.py.")],
+    other: Annotated[str | None, typer.Argument(hidden=True)] = None,
     source: Annotated[
         str, typer.Option("--from", help="A name (see `vaeppl models`), or FILE.py:Class.")
     ] = "vae",
@@ -38,6 +39,11 @@ def new(
     """Copy a model into a file of your own, to be edited."""
     from .copying import class_name_for, copy_model
 
+    if other is not None:
+        written, model = (other, file) if other.endswith(".py") else (file, other)
+        raise typer.BadParameter(
+            f"it takes one file, and the model by --from: vaeppl new {written} --from {model}"
+        )
     path = copy_model(source, file, name=name, overwrite=force)
     written = name or class_name_for(path)
     console = Console()

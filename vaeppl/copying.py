@@ -85,6 +85,11 @@ def copy_model(
     path = Path(path)
     if path.suffix != ".py":
         raise StoryError(f"a story is written into a Python file; given {str(path)!r}: add .py")
+    if not path.stem.isidentifier() or keyword.iskeyword(path.stem):
+        raise StoryError(
+            f"{path.name!r} cannot be imported: give letters, digits and underscores, such as "
+            f"{_importable(path.stem)}.py"
+        )
     if path.exists() and not overwrite:
         raise StoryError(f"{path} is there already; give another name, or overwrite=True (--force)")
     if not path.parent.is_dir():
@@ -105,6 +110,11 @@ def copy_model(
     )
     path.write_text(_with_header(_renamed(text, cls.__name__, name), header), encoding="utf-8")
     return path
+
+
+def _importable(stem: str) -> str:
+    plain = re.sub(r"\W+", "_", stem).strip("_") or "story"
+    return plain if plain.isidentifier() and not keyword.iskeyword(plain) else f"my_{plain}"
 
 
 def _class(source: Any) -> Any:

@@ -623,6 +623,27 @@ def test_a_negative_scale_is_told_once_and_in_few_words():
     assert len(str(report)) < 1000, str(report)
 
 
+@pytest.mark.parametrize(
+    ("event", "once", "told", "mended"),
+    [
+        ((3,), lambda b, x: x @ b, "(b * x).sum(-1) for x @ b", lambda b, x: (b * x).sum(-1)),
+        ((), lambda b, x: (b * x).sum(-1), "b[..., None]", lambda b, x: (b[..., None] * x).sum(-1)),
+    ],
+)
+def test_how_a_shared_latent_is_written_for_several_draws(event, once, told, mended):
+    def story(mean):
+        def model(x, y=None):
+            b = pyro.sample("b", dist.Normal(torch.zeros(event), 1.0).to_event(len(event)))
+            with rows(x, y):
+                pyro.sample("y", dist.Normal(mean(b, x), 1.0), obs=y)
+
+        return check_story(model, {"x": X, "y": X[:, 0]}, guide="auto")
+
+    report = story(once)
+    assert report.codes == ("particles",) and told in report.findings[0].mend, str(report)
+    assert not len(story(mended)), str(story(mended))
+
+
 def test_a_class_without_guide_is_told_of_the_automatic_one():
     class NoGuide(Model):
         model = Story.model

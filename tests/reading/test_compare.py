@@ -78,13 +78,23 @@ def test_the_head_says_whether_the_rows_were_fitted():
 
     part = data.split(valid=0.2, test=0, seed=1)
     assert head(every, every, rows=data).startswith("evidence of 50 rows that were fitted,")
-    assert head(held, held, rows=data).startswith("evidence of 50 rows, 40 of which were fitted,")
+    assert head(held, held, rows=data).startswith(
+        "evidence of 50 rows, 40 of which equal rows that were fitted,"
+    )
     assert head(held, held, rows=part.valid).startswith("evidence of 10 held-out rows,")
     assert head(held, held, rows=part).startswith("evidence of 10 held-out rows,")
     assert head(held, every, rows=part.valid).startswith("evidence of 10 rows that were fitted,")
     assert head(held, PPCA(3, 1), rows=part.valid).startswith("evidence of 10 rows,")
     other = {"x": torch.randn(20, 3)}
     assert head(held, every, rows=other).startswith("evidence of 20 held-out rows,")
+
+
+def test_equal_rows_are_no_proof_where_many_are_equal():
+    data = vaeppl.data.Data({"x": torch.randint(0, 2, (50, 3)).float()}).split(test=0.3)
+    fit = vaeppl.fit(VAE(3, 1, hidden=(4,)), data, epochs=1, progress=False)
+    assert rows_fitted(fit, data.test) is None
+    assert rows_fitted(fit, data.test, of=data) == 0
+    assert rows_fitted(fit, data.train) == len(data.train)
 
 
 def test_rows_held_out_by_a_share_are_found_again():

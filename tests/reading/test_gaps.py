@@ -200,3 +200,23 @@ def test_bad_input():
 
     with pytest.raises(StoryError, match="latent 'b' depends on draws of other latents"):
         inference_gaps(Chained(), {"x": torch.randn(4, 1)})
+
+
+def test_a_story_for_one_draw_at_a_time_has_a_report_too():
+    """x @ b has no room for a dimension of draws."""
+
+    def told(product):
+        def model(x, y=None):
+            b = pyro.sample("b", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            with rows(x, y):
+                u = pyro.sample("u", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("y", dist.Normal(product(x, b) + u.sum(-1), 0.1), obs=y)
+
+        options = {"guide": "auto", "epochs": 1, "progress": False}
+        return vaeppl.latent_report(vaeppl.fit(model, {"x": x, "y": x[:, 0]}, **options), data)
+
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    data = {"x": x, "y": x[:, 0]}
+    matrix, sums = told(lambda x, b: x @ b), told(lambda x, b: (x * b).sum(-1))
+    assert list(matrix["site"]) == ["u", "u"] and (matrix["kl"] >= 0).all()
+    assert matrix["kl"].tolist() == pytest.approx(sums["kl"].tolist(), rel=1e-3)

@@ -173,7 +173,8 @@ def check_particles(case: Case) -> Iterator[Finding]:
                 "particles",
                 f"{case.pair.name} does not run with several draws side by side: {words_of(error)}",
                 "evidence, and every estimator with several particles, draws them so",
-                "latents may have further dimensions to the left: let networks act on the last "
+                _mend_of_shared(guide, case.few)
+                or "latents may have further dimensions to the left: let networks act on the last "
                 "one, and concatenate along dim=-1 after .expand(*z.shape[:-1], -1)",
                 line=line_of_error(error),
             )
@@ -196,6 +197,20 @@ def check_particles(case: Case) -> Iterator[Finding]:
                     case.line(role, name),
                 )
                 return
+
+
+def _mend_of_shared(guide: Any, rows: int) -> str:
+    """Say how latents that all rows share are written for several draws, if there are any."""
+    shared = {n: s["fn"] for n, s in latents(guide).items() if rows_frame(s, rows) is None}
+    if not shared:
+        return ""
+    vector = next((n for n, fn in shared.items() if fn.event_dim), None)
+    name = vector or next(iter(shared))
+    how = f"({name} * x).sum(-1) for x @ {name}" if vector else f"{name}[..., None] beside columns"
+    return (
+        f"what all rows share ({', '.join(shared)}) has further dimensions to the left, those of "
+        f"draws and of rows: write {how}; networks act on the last dimension"
+    )
 
 
 def _of_first_particle(trace: Any, alone: Any) -> Any:

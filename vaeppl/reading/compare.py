@@ -140,9 +140,9 @@ def compare(
     pairs = [as_pair(f) for f in fits]
     if data is None:
         raise StoryError("data= holds the rows to compare on: such as were held out")
-    rows = as_data(data)
-    part = next((n for n in ("test", "valid") if rows.has_split(n)), None)
-    rows = rows if part is None else getattr(rows, part)
+    given = as_data(data)
+    part = next((n for n in ("test", "valid") if given.has_split(n)), None)
+    rows = given if part is None else getattr(given, part)
     called = _names(pairs, names)
     columns = _shared_columns(pairs, called, rows)
     lines = []
@@ -179,7 +179,7 @@ def compare(
     spread = differences.std(ddof=1) / len(values) ** 0.5
     table.insert(3, "difference_se", spread.where(spread.index != best))
     ordered = table.sort_values("elpd", ascending=False)
-    told = words_of_rows(len(rows), [rows_fitted(f, rows) for f in fits])
+    told = words_of_rows(len(rows), [rows_fitted(f, rows, given if part else None) for f in fits])
     return Comparison(ordered, values, pd.DataFrame(checks), num_particles, told)
 
 

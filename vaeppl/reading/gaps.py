@@ -336,7 +336,7 @@ def _kl_by_dimension(pair: Pair, data: Any, seed: int) -> dict[str, Tensor]:
             rows = len(next(iter(batch.values())))
             count += rows
             depth = tracing.plate_depth(pair, batch)
-            q, p = tracing.particle_traces(pair, batch, 1, depth)
+            q, p = tracing.particle_traces(pair, batch, None, depth)
             exact = exact_kl_sites(p, q)
             for site in tracing.latents(q):
                 name = site["name"]

@@ -15,6 +15,7 @@ from ..pair import as_pair
 __all__ = ["held_out_part", "rows_fitted", "words_of_rows"]
 
 ROWS_AT_ONCE = 4096
+LEAST_APART = 0.9  # share of rows that differ, where equal rows are taken for the same
 MOST_ENTRIES = 500_000_000  # of rows that are read again to be compared: some seconds
 
 
@@ -66,15 +67,26 @@ def _split_again(fit: Any, data: Data) -> Data | None:
     return rows if rows.train.fingerprint() == described["fingerprint"] else None
 
 
-def rows_fitted(fit: Any, rows: Data) -> int | None:
+def rows_fitted(fit: Any, rows: Data, of: Data | None = None) -> int | None:
     """Return how many rows equal one that was fitted; ``None`` where that cannot be known.
 
-    Few values, as in a row of a few indicators, are equal by chance too.
+    Parameters
+    ----------
+    fit
+        What :func:`vaeppl.fit` returned.
+    rows
+        The rows in question.
+    of
+        The data whose test or valid part they are, if they are such a part.
     """
     config = getattr(fit, "config", None)  # of a model, a method
     described = config.get("data", {}) if isinstance(config, dict) else {}
     if "fingerprint" not in described:
         return None
+    if of is not None and (
+        of.train.fingerprint() == described["fingerprint"] or _split_again(fit, of) is not None
+    ):
+        return 0
     found = rows.fingerprint()
     if found in (described["fingerprint"], described["held_out"]):
         return len(rows) if found == described["fingerprint"] else 0
@@ -89,6 +101,8 @@ def rows_fitted(fit: Any, rows: Data) -> int | None:
     if any(train.shape(c) != rows.shape(c) for c in there):
         return 0
     known = set(_keys(train, there))
+    if len(known) < LEAST_APART * len(train):
+        return None  # rows of few values are equal by chance
     return sum(key in known for key in _keys(rows, there))
 
 
@@ -100,13 +114,13 @@ def words_of_rows(rows: int, fitted: Sequence[int | None]) -> str:
     >>> words_of_rows(10, [0, 0]), words_of_rows(10, [10]), words_of_rows(10, [None])
     ('10 held-out rows', '10 rows that were fitted', '10 rows')
     >>> words_of_rows(10, [8, 0])
-    '10 rows, 8 of which were fitted'
+    '10 rows, 8 of which equal rows that were fitted'
     """
     most = max((n for n in fitted if n is not None), default=0)
     if most == rows:
         return f"{rows} rows that were fitted"
     if most:
-        return f"{rows} rows, {most} of which were fitted"
+        return f"{rows} rows, {most} of which equal rows that were fitted"
     return f"{rows} rows" if None in fitted else f"{rows} held-out rows"
 
 
