@@ -10,7 +10,7 @@ import torch
 import vaeppl
 
 X = torch.tensor([[-1.0], [0.3], [2.0]])
-NUM = 4000
+NUM = 1500
 
 
 def normal_model(x=None):
@@ -27,7 +27,7 @@ def wrong_guide(x):
 
 def test_draws_are_those_of_the_posterior():
     z = vaeppl.encode(
-        normal_model, {"x": X}, guide=wrong_guide, num_samples=NUM, num_particles=20_000
+        normal_model, {"x": X}, guide=wrong_guide, num_samples=NUM, num_particles=5_000
     )["z"]
     assert z.shape == (NUM, 3)
     se = math.sqrt(0.2 / NUM)
@@ -37,7 +37,7 @@ def test_draws_are_those_of_the_posterior():
 
 def test_new_data_follow_the_posterior_predictive():
     x = vaeppl.posterior_predictive(
-        normal_model, {"x": X}, guide=wrong_guide, num_samples=NUM, num_particles=20_000
+        normal_model, {"x": X}, guide=wrong_guide, num_samples=NUM, num_particles=5_000
     )["x"]
     assert x.shape == (NUM, 3, 1)
     torch.testing.assert_close(
@@ -62,7 +62,7 @@ def test_discrete_latents_are_drawn_with_the_others():
             )
             pyro.sample("z", dist.Normal(0.5 * x[:, 0] + 0.1 * k, 1.0))
 
-    drawn = vaeppl.encode(model, {"x": X}, guide=guide, num_samples=NUM, num_particles=20_000)
+    drawn = vaeppl.encode(model, {"x": X}, guide=guide, num_samples=NUM, num_particles=5_000)
     joint = torch.tensor([0.3, 0.7]).log() + dist.Normal(means, math.sqrt(1.25)).log_prob(X)
     p = joint.softmax(-1)
     torch.testing.assert_close(drawn["k"].float().mean(0), p[:, 1], atol=0.04, rtol=0)

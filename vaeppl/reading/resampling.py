@@ -67,7 +67,7 @@ def check_particles(num_particles: int | None) -> None:
 def _cloud(
     pair: Pair, batch: Batch, rows: int, particles: int, outside: Any
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return many draws of each row's latents, ``(K, B, ...)``, and log-weights, ``(K, B)``."""
+    """Return many draws of the latents, ``(K, B, ...)``, and their summed weights, ``(B, K)``."""
     depth = tracing.plate_depth(pair, batch)
     most = max(1, ENTRIES_AT_ONCE // max(v.numel() for v in batch.values()))
     values, weights = [], []
@@ -83,7 +83,10 @@ def _cloud(
             }
         )
     joined = {name: torch.cat([v[name] for v in values]) for name in values[0]}
-    return joined, torch.cat(weights)
+    log_w = torch.cat(weights).T.double()
+    # A row to which every particle is impossible has no weights: all count alike there.
+    log_w = torch.where((log_w > -torch.inf).any(-1, keepdim=True), log_w, 0.0)
+    return joined, log_w.softmax(-1).cumsum(-1)
 
 
 def _by_row(site: Any, row_dim: int, particles: int, rows: int, depth: int) -> Tensor:
@@ -95,11 +98,11 @@ def _by_row(site: Any, row_dim: int, particles: int, rows: int, depth: int) -> T
     return value.expand(shape).movedim(row_dim - event, 1)
 
 
-def _picked(trace: Any, rows: int, values: dict[str, Tensor], log_w: Tensor) -> Any:
+def _picked(trace: Any, rows: int, values: dict[str, Tensor], summed: Tensor) -> Any:
     """Return a trace whose latents of the rows are those of a particle, drawn by its weight."""
-    if not bool((log_w > -torch.inf).any(0).all()):
-        log_w = torch.where((log_w > -torch.inf).any(0), log_w, torch.zeros_like(log_w))
-    k = torch.distributions.Categorical(logits=log_w.T).sample()
+    uniform = torch.rand(rows, 1, dtype=summed.dtype, device=summed.device)
+    k = torch.searchsorted(summed, uniform * summed[:, -1:]).squeeze(-1)
+    k = k.clamp(max=summed.shape[-1] - 1)
     each = torch.arange(rows, device=k.device)
     picked = poutine.Trace()
     for site in tracing.latents(trace, auxiliary=True):
