@@ -272,7 +272,7 @@ def compare(
     called = [str(run) for run in runs]
     options: dict[str, Any] = {"num_particles": num_particles, "seed": seed}
     found = compare_fits(*(fit for fit, _ in loaded), data=given, names=called, **options)
-    console.print(f"evidence of {found.rows_are} ({name}), nats per row", soft_wrap=True)
+    console.print(f"{found.head} ({name})", soft_wrap=True)
     console.print(found.to_rich())
     if not found.checks.empty:
         console.print("p-values of predictive checks (near 0 or 1: the story misses it)")

@@ -81,12 +81,12 @@ def test_the_head_says_whether_the_rows_were_fitted():
     assert head(held, held, rows=data).startswith(
         "evidence of 50 rows, 40 of which equal rows that were fitted,"
     )
-    assert head(held, held, rows=part.valid).startswith("evidence of 10 held-out rows,")
-    assert head(held, held, rows=part).startswith("evidence of 10 held-out rows,")
+    assert head(held, held, rows=part.valid).startswith("held-out evidence of 10 rows,")
+    assert head(held, held, rows=part).startswith("held-out evidence of 10 rows,")
     assert head(held, every, rows=part.valid).startswith("evidence of 10 rows that were fitted,")
     assert head(held, PPCA(3, 1), rows=part.valid).startswith("evidence of 10 rows,")
     other = {"x": torch.randn(20, 3)}
-    assert head(held, every, rows=other).startswith("evidence of 20 held-out rows,")
+    assert head(held, every, rows=other).startswith("held-out evidence of 20 rows,")
 
 
 def test_equal_rows_are_no_proof_where_many_are_equal():

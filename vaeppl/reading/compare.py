@@ -43,23 +43,31 @@ class Comparison:
         Predictive checks side by side: by statistic, ``observed``, and each story's ``p_value``.
     num_particles : int
         Draws for each row.
-    rows_are : str
-        How many rows, and whether they were held out or fitted, as far as that is known.
+    fitted : tuple of int or None
+        How many of the rows equal rows that a story was fitted to, by the order in which they were
+        given; ``None`` where that cannot be known.
     """
 
     table: pd.DataFrame
     rows: pd.DataFrame
     checks: pd.DataFrame = field(repr=False)
     num_particles: int
-    rows_are: str = ""
+    fitted: tuple[int | None, ...] = (None,)
+
+    @property
+    def head(self) -> str:
+        """What the table is of: how many rows, and whether they were held out or fitted."""
+        rows = len(self.rows)
+        if all(n == 0 for n in self.fitted):
+            return f"held-out evidence of {rows} rows, nats per row"
+        return f"evidence of {words_of_rows(rows, self.fitted)}, nats per row"
 
     def __repr__(self) -> str:
         told = self.table.to_string(float_format="{:.4g}".format, na_rep="")
-        head = f"evidence of {self.rows_are or f'{len(self.rows)} rows'}, nats per row"
         if self.checks.empty:
-            return f"{head}\n{told}"
+            return f"{self.head}\n{told}"
         checks = self.checks.to_string(float_format="{:.3g}".format)
-        return f"{head}\n{told}\np-values of predictive checks\n{checks}"
+        return f"{self.head}\n{told}\np-values of predictive checks\n{checks}"
 
     def to_rich(self) -> Table:
         """Return the table for a terminal."""
@@ -179,8 +187,8 @@ def compare(
     spread = differences.std(ddof=1) / len(values) ** 0.5
     table.insert(3, "difference_se", spread.where(spread.index != best))
     ordered = table.sort_values("elpd", ascending=False)
-    told = words_of_rows(len(rows), [rows_fitted(f, rows, given if part else None) for f in fits])
-    return Comparison(ordered, values, pd.DataFrame(checks), num_particles, told)
+    fitted = tuple(rows_fitted(f, rows, given if part else None) for f in fits)
+    return Comparison(ordered, values, pd.DataFrame(checks), num_particles, fitted)
 
 
 def _names(pairs: Sequence[Pair], names: Sequence[str] | None) -> list[str]:
