@@ -57,7 +57,7 @@ def test_of_several_columns_one_is_asked_for():
     data = {"x": torch.randn(5), "y": torch.randn(5)}
     with pytest.raises(ValueError, match="draws 'x', 'y': say which"):
         vaeppl.chain(two_columns, data, guide=of_two_columns)
-    with pytest.raises(ValueError, match="did you mean 'x'|unknown column"):
+    with pytest.raises(ValueError, match=r"did you mean 'x'|unknown column"):
         vaeppl.chain(two_columns, data, guide=of_two_columns, column="w")
     found = vaeppl.chain(two_columns, data, guide=of_two_columns, column="y", steps=3)
     assert found.states.shape == (4, 5)
