@@ -176,5 +176,6 @@ def test_save_all_draws_analogies_of_a_given_label_and_scores_of_a_drawn_one(dat
     swapped = data.rename({"x": "y", "y": "x"})
     cvae = fitted(CVAE(1, H * W, 2, condition=Categorical(3), hidden=(8,)), swapped)
     assert {p.stem for p in plots.save_all(cvae, tmp_path)} & (LABELS | ANALOGIES) == ANALOGIES
-    regression = fitted(Regression(H * W, 1, likelihood=Categorical(3), hidden=(8,)), data)
+    column = data.with_column("y", data["y"][:, None], fields=data.fields("y"))
+    regression = fitted(Regression(H * W, 1, likelihood=Categorical(3), hidden=(8,)), column)
     assert {p.stem for p in plots.save_all(regression, tmp_path)} >= LABELS
