@@ -118,3 +118,37 @@ def log_zinb(x: Tensor, mu: Tensor, theta: Tensor, gate: Tensor, eps: float = 1e
         - torch.lgamma(x + 1)
     )
     return torch.where(x < eps, F.softplus(zero) - softplus, positive)
+
+
+def gpvae(story: Any, columns: Columns) -> Tensor:
+    """Gaussian-process prior in weight space: RBF over time, times features of each subject."""
+    x, time, who = columns["x"], columns["time"].double().unsqueeze(-1), columns["who"]
+    on_time, on_who = story.kernel.kernels
+    points = on_time.inducing.double()
+    width = F.softplus(on_time.base.raw_lengthscale)
+    gram = rbf(points, points, width) + 1e-10 * torch.eye(len(points), dtype=torch.float64)
+    tril = torch.linalg.cholesky_ex(gram)[0]
+    near = torch.linalg.solve_triangular(tril, rbf(points, time, width), upper=False).mT
+    variance = F.softplus(on_who.base.raw_variance).squeeze()
+    features = on_who.features.weight[who].double() * variance.sqrt()
+    v = (near.unsqueeze(-1) * features.unsqueeze(-2)).flatten(-2)
+    rest = (features.square().sum(-1) - v.square().sum(-1)).clamp(min=0.0)
+    d = (rest + story.log_alpha.exp()).float().unsqueeze(-1)
+
+    u_loc, raw = story.q_u.loc, story.q_u.raw
+    diagonal = F.softplus(raw.diagonal(dim1=-2, dim2=-1)) + 1e-5
+    tril = raw.tril(-1) + torch.diag_embed(diagonal)
+    u = u_loc + (tril @ torch.randn_like(u_loc).unsqueeze(-1)).squeeze(-1)
+    kl_u = 0.5 * (tril.square().sum() + u_loc.square().sum() - u_loc.numel())
+    kl_u = kl_u - diagonal.log().sum()
+
+    loc, scale = code(story, x)
+    logits = story.decoder(draw(loc, scale))
+    nll = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+    away = loc - v.float() @ u.mT
+    kl_z = 0.5 * ((scale**2 + away**2) / d - 1 + d.log() - 2 * scale.log()).sum()
+    return (nll + kl_z) / len(x) + kl_u / (10 * len(x))  # the batch is a tenth of the rows
+
+
+def rbf(a: Tensor, b: Tensor, width: Tensor) -> Tensor:
+    return (-0.5 * ((a - b.mT) / width) ** 2).exp()

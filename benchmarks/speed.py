@@ -26,9 +26,10 @@ from common import one_thread, save
 from lightning_fabric import Fabric
 
 import vaeppl
+from vaeppl import gp
 from vaeppl.data import Data
 from vaeppl.estimators import get
-from vaeppl.models import M2, SCVI, VAE
+from vaeppl.models import GPVAE, M2, SCVI, VAE
 from vaeppl.pair import Pair
 from vaeppl.training import inductor
 from vaeppl.training.loop import Trainer, make_optimizer
@@ -109,6 +110,17 @@ def iwae() -> Case:
     )
 
 
+def gpvae() -> Case:
+    """40 subjects at any times: 16 processes of 32 × 4 features."""
+    n = BATCH * STEPS
+    columns = {"x": binary(n, 784), "time": torch.rand(n), "who": torch.arange(n) % 40}
+    kernel = gp.On("time", "rbf", lengthscale=0.2) * gp.On(
+        "who", "linear", features=gp.Table(40, 4)
+    )
+    story = GPVAE.for_data(columns, kernel=kernel, latent_dim=16, likelihood="bernoulli")
+    return Case(story, columns, by_hand.gpvae, pyro.infer.TraceMeanField_ELBO())
+
+
 CASES: dict[str, tuple[str, Callable[[], Case]]] = {
     "tabular": ("tabular VAE 20-64-2", tabular),
     "mnist_400": ("MNIST VAE 784-400-20", mnist_400),
@@ -116,6 +128,7 @@ CASES: dict[str, tuple[str, Callable[[], Case]]] = {
     "scvi": ("scVI 558 genes, 128 hidden", scvi),
     "m2": ("M2, 10 labels enumerated", m2),
     "iwae": ("IWAE k = 50", iwae),
+    "gpvae": ("GP-prior VAE, minibatch", gpvae),
 }
 
 

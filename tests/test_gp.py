@@ -405,3 +405,19 @@ def test_observations_in_parts_are_the_same_distribution():
     mine = torch.autograd.grad(parts.log_prob(x).sum(), [z, layer.weight])
     exact = torch.autograd.grad(whole.log_prob(x).sum(), [z, layer.weight])
     assert all(close(a, b) for a, b in zip(mine, exact, strict=True))
+
+
+@pytest.mark.parametrize(
+    "gram", [torch.eye(3), torch.ones(3, 3), torch.tensor([[1.0, 1 + 1e-7], [1 + 1e-7, 1.0]])]
+)
+def test_the_factor_in_a_graph_has_the_same_jitter(gram):
+    """What chooses it by a look, and what does so by operations alone."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    gram = gram.double().requires_grad_()
+    graph = make_fx(lambda k: torch.autograd.grad(gp.cholesky(k).sum(), k)[0])(gram)
+    eager = torch.autograd.grad(gp.cholesky(gram).sum(), gram)[0]
+    assert torch.equal(graph(gram), eager)
+    other = (torch.eye(len(gram)).double() + 0.5).requires_grad_()
+    expected = torch.autograd.grad(gp.cholesky(other).sum(), other)[0]
+    assert close(graph(other), expected, 1e-9)

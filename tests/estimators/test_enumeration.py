@@ -350,6 +350,34 @@ def test_estimators_that_do_not_sum_out(name):
         vaeppl.fit(model, data, estimator=name, epochs=1, progress=False)
 
 
+@pytest.mark.parametrize("name", ["iwae", "vimco", "renyi", "miwae", "wake_sleep", "tvo"])
+def test_estimators_with_weights_fit_labels_that_are_missing(name):
+    """What the history has is the bound; the classifier's term is not a part of it."""
+    data = {"x": binary(12), "y": torch.arange(12) % (K + 1) - 1}
+    pyro.set_rng_seed(0)
+    estimator = {"estimator": name, "num_particles": 50, "lr": 1e-12, "batch_size": 12}
+    fit = vaeppl.fit(m2(), data, epochs=1, progress=False, **estimator)
+    bound = fit.history["elbo"].iloc[-1]
+    assert fit.elbo(num_particles=500).mean - 0.05 < bound < fit.evidence().mean + 0.2
+
+
+@pytest.mark.parametrize("name", ["beta_tc", "factor_tc", "dip", "mmd"])
+def test_codes_that_are_several_for_a_row(name):
+    data = {"x": binary(12), "y": torch.arange(12) % (K + 1) - 1}
+    with pytest.raises(StoryError, match="one code for each row; 'z' has one for each value"):
+        vaeppl.fit(m2(), data, estimator=name, epochs=1, progress=False)
+
+
+def test_to_find_the_plates_pyros_estimator_takes_no_draws():
+    data = {"x": binary(12), "y": torch.arange(12) % (K + 1) - 1}
+    known = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+    fits = []
+    for estimator in (known, "trace_enum_elbo"):
+        pyro.set_rng_seed(0)
+        fits.append(vaeppl.fit(m2(), data, estimator=estimator, epochs=3, progress=False))
+    assert fits[0].history["elbo"].tolist() == fits[1].history["elbo"].tolist()
+
+
 def test_the_same_noise_serves_a_run_that_goes_on():
     """To find the number of plates is no draw: the next numbers are the same."""
     story, x = Mixture(False), torch.randn(N).double()

@@ -3,6 +3,7 @@
 import random
 import warnings
 
+import gpytorch
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -10,9 +11,31 @@ import pytest
 import torch
 
 import vaeppl
-from vaeppl.errors import NonFiniteELBO
+from vaeppl import gp
+from vaeppl.errors import NonFiniteELBO, StoryError
+from vaeppl.estimators import available
 from vaeppl.files import read_tensors
-from vaeppl.models import CVAE, M1, M1M2, M2, SCANVI, SCVI, VAE, M2Gumbel, Regression
+from vaeppl.models import (
+    CVAE,
+    GPVAE,
+    ICA,
+    M1,
+    M1M2,
+    M2,
+    PPCA,
+    SCANVI,
+    SCVI,
+    VAE,
+    AutoEncoder,
+    BetaVAE,
+    ExactGPVAE,
+    FactorAnalysis,
+    HierarchicalVAE,
+    M2Gumbel,
+    NoisyOR,
+    Regression,
+    SparseCoding,
+)
 from vaeppl.training import compiled, inductor, schedules
 from vaeppl.training.compiled import worth_compiling
 from vaeppl.training.loop import Trainer
@@ -59,6 +82,12 @@ LABELS = torch.arange(ROWS) % 4 - 1
 SMALL = {"hidden": (8,)}
 NOTED = {"x": binary(), "y": LABELS}
 CELLS = {"x": counts(), "batch": torch.arange(ROWS) % 3}
+REAL = {"x": torch.randn(ROWS, 6, generator=torch.Generator().manual_seed(0))}
+TIMED = {
+    **REAL,
+    "time": torch.rand(ROWS, generator=torch.Generator().manual_seed(1)),
+    "who": torch.arange(ROWS) % 4,
+}
 TRACE_ENUM = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
 ZOO = {
     "vae": (lambda: VAE(6, 2, **SMALL), {"x": binary()}, {}),
@@ -97,6 +126,42 @@ ZOO = {
         {},
     ),
 }  # fmt: skip
+ZOO |= {
+    "beta_vae": (lambda: BetaVAE(6, 2, **SMALL), {"x": binary()}, {"estimator": "beta_tc"}),
+    "hierarchical": (lambda: HierarchicalVAE(6, (3, 2), **SMALL), {"x": binary()}, {}),
+    "ladder": (
+        lambda: HierarchicalVAE(6, (3, 2), inference="ladder", **SMALL), {"x": binary()}, {},
+    ),
+    "autoencoder": (lambda: AutoEncoder(6, 2, **SMALL), {"x": binary()}, {}),
+    "walkback": (
+        lambda: AutoEncoder(6, 2, corruption="salt_and_pepper", walkback=3, **SMALL),
+        {"x": binary()},
+        {},
+    ),
+    "factor_analysis": (lambda: FactorAnalysis(6, 2), REAL, {}),
+    "ppca": (lambda: PPCA(6, 2), REAL, {}),
+    "ica": (lambda: ICA(6), REAL, {}),
+    "sparse_coding": (lambda: SparseCoding(6, 8), REAL, {}),
+    "noisy_or": (lambda: NoisyOR(6, 3), {"x": binary()}, {}),
+    "noisy_or-amortised": (
+        lambda: NoisyOR(6, 3, inference="amortised", **SMALL), {"x": binary()}, {},
+    ),
+    "auto-guide": (lambda: VAE(6, 2, **SMALL), {"x": binary()}, {"guide": "auto"}),
+}  # fmt: skip
+KERNELS = {
+    "rbf": gp.On("time", "rbf"),
+    "matern": gp.On("time", "matern", nu=1.5),
+    "own-of-each": gp.On("time", "rbf", batch_shape=[2]),
+    "product": gp.On("time", "periodic") * gp.On("who", "linear", features=gp.Table(4, 2)),
+    "sum": gp.On("time", "cosine") + gp.Scaled(gp.On("time", "rational_quadratic")),
+    "same": gp.On("time", "rbf", learn_inducing=True) * gp.On("who", "same"),
+}
+SUMS_OUT = ("elbo", "elbo_monte_carlo", "score_function", "iwae", "renyi", "vr_max", "vimco",
+            "miwae", "ciwae", "wake_sleep", "tvo", "capacity", "trace_enum_elbo")  # fmt: skip
+
+
+def of_kernel(kernel, cls=GPVAE):
+    return lambda: cls.for_data(TIMED, kernel=kernel, latent_dim=2, num_inducing=5, **SMALL)
 
 
 def fit(model=None, data=None, compile=True, **options):
@@ -141,6 +206,89 @@ class TestEveryModelOfTheZoo:
             assert float(state["step"]) == float(two[number]["step"]) == 9
             scale = 1.0 + float(state["exp_avg"].abs().max())
             assert torch.allclose(state["exp_avg"], two[number]["exp_avg"], atol=1e-5 * scale)
+
+
+class TestEveryEstimator:
+    """Compiled or not, the numbers are the same; where there is no graph, a warning says why."""
+
+    @pytest.mark.parametrize("name", available())
+    def test_draws_of_continuous_latents(self, name, graphs):
+        options = {"estimator": name, "num_particles": 4, "lr": 0.01}
+        if name in ("evolution", "factor_tc", "adversarial"):
+            reason = "random numbers within a step|steps of another optimiser"
+            with pytest.warns(UserWarning, match=f"fitted without compiling.*({reason})"):
+                assert_same(*both(**options), tolerance=1e-7)
+            assert not graphs
+        else:
+            assert_same(*both(lambda: HierarchicalVAE(6, (3, 2), **SMALL), **options))
+            assert len(graphs) == 1
+
+    @pytest.mark.parametrize("name", SUMS_OUT)
+    def test_labels_that_are_summed_out_or_drawn(self, name, graphs):
+        options = {"estimator": name, "num_particles": 4, "lr": 0.01}
+        assert_same(*both(lambda: M2(6, 3, 2, **SMALL), NOTED, **options))
+        assert len(graphs) == 1
+
+
+class Comparing(gpytorch.kernels.RBFKernel):
+    """Is another one where its inputs are equal."""
+
+    def forward(self, x1, x2, **options):
+        return (1.1 if torch.equal(x1, x2) else 1.0) * super().forward(x1, x2, **options)
+
+
+class BreaksDown(gpytorch.kernels.RBFKernel):
+    """Is none any more after some steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("uses", torch.zeros(()))
+
+    def forward(self, x1, x2, **options):
+        if self.training:
+            self.uses.add_(1.0)
+        return torch.where(self.uses > 30, -1.0, 1.0) * super().forward(x1, x2, **options)
+
+
+class TestGaussianProcesses:
+    @pytest.mark.parametrize("name", KERNELS)
+    def test_minibatches(self, name, graphs):
+        assert_same(*both(of_kernel(KERNELS[name]), TIMED, lr=0.01))
+        assert len(graphs) == 1
+
+    def test_all_rows_at_once_in_parts(self, graphs):
+        def make():
+            story = of_kernel(KERNELS["product"], ExactGPVAE)()
+            story.rows_at_once = 16
+            return story
+
+        assert_same(*both(make, TIMED, lr=0.01, batch_size=ROWS))
+        assert len(graphs) == 1
+
+    def test_a_kernel_of_ones_own_that_compares_values(self, graphs):
+        points = torch.linspace(0, 1, 5).unsqueeze(-1)
+        kernel = gp.On("time", Comparing(), inducing=points)
+        with pytest.warns(UserWarning, match="reads the value of a tensor.*torch.equal"):
+            fit(of_kernel(kernel)(), TIMED)
+        assert not graphs
+
+    def test_points_that_coincide_have_the_same_jitter(self, graphs):
+        points = [[0.0], [0.5], [0.5 + 1e-9], [1.0]]
+        kernel = gp.On("time", "rbf", lengthscale=3.0, inducing=points)
+        assert_same(*both(of_kernel(kernel), TIMED, lr=0.01))
+        assert len(graphs) == 1
+
+    def test_a_kernel_that_breaks_down_is_explained_as_usual(self):
+        messages = []
+        for compile in (False, True):
+            story = of_kernel(gp.On("time", BreaksDown()))()
+            with pytest.raises(
+                StoryError, match="BreaksDown on column 'time' has no Chol"
+            ) as error:
+                fit(story, TIMED, compile=compile, estimator=known_nesting(), epochs=9)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+        assert "not positive semi-definite" in messages[0]
 
 
 class Noisy(VAE):
@@ -302,6 +450,10 @@ def own_generator(self, x):
     return float(self.generator.normal())
 
 
+def compares(self, x):
+    return 0.1 if torch.equal(x, x + 0.0) else 0.2
+
+
 def masked(self, x):
     return x[x > 0].shape[0] / 100.0
 
@@ -329,6 +481,7 @@ class TestWhatCannotBeCompiled:
             (reads, r"Tensor.item\), .*return x.mean\(\).item\(\)"),
             (lists, r"Tensor.tolist.*x.tolist\(\)"),
             (to_numpy, r"Tensor.numpy.*x.numpy\(\)"),
+            (compares, r"reads the value of a tensor.*torch.equal\(x, x \+ 0.0\)"),
             (draws_numpy, "random numbers of Python or NumPy"),
             (draws_python, "random numbers of Python or NumPy"),
             (own_generator, "when it runs"),

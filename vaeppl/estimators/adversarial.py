@@ -81,6 +81,9 @@ class Classifier:
                 self.optimizer.step()
 
 
+OWN_STEPS = "its estimator trains a classifier of its own, with steps of another optimiser"
+
+
 class FactorTC(Penalised):
     """FactorVAE: ELBO - γ N TC, the total correlation by a classifier (Kim & Mnih 2018).
 
@@ -95,6 +98,8 @@ class FactorTC(Penalised):
     steps
         Steps of the classifier for each gradient.
     """
+
+    no_graph = OWN_STEPS
 
     def __init__(
         self,
@@ -143,6 +148,9 @@ class Adversarial(ParticleEstimator):
     report : dict of str to 0-dim Tensor
         ``"bound"``, ``"reconstruction"`` and ``"kl"`` as the classifier has it.
     """
+
+    takes_marked = False
+    no_graph = OWN_STEPS
 
     def __init__(
         self,

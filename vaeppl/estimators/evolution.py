@@ -50,6 +50,8 @@ class EvolutionStrategies(ParticleEstimator):
     16
     """
 
+    no_graph = "its estimator puts back the state of the random numbers within a step"
+
     def __init__(
         self,
         num_particles: int = 1,

@@ -53,6 +53,8 @@ class ParticleEstimator(pyro.infer.ELBO):
 
     fewest = 1  # particles without which the estimator has no meaning
     detached = False  # whether all latents are drawn as if they could not be reparametrised
+    takes_marked = True  # latents that the guide marks to be summed out: so, or drawn on purpose
+    no_graph = ""  # why a step of training cannot be one graph, if so
 
     def __init__(
         self,

@@ -91,6 +91,8 @@ class _Cut:
 class _WithCuts(ParticleEstimator):
     """Base of the estimators that need the draws cut from their path."""
 
+    takes_marked = False
+
     def __init__(self, num_particles: int = 1, **options: Any) -> None:
         super().__init__(num_particles, **options)
         self._cuts: list[_Cut] = []

@@ -18,6 +18,7 @@ penalty makes of a batch depends on its size: none of these bounds the evidence.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
@@ -56,7 +57,8 @@ def codes(guide_trace: Any, name: str) -> Codes:
     Raises
     ------
     StoryError
-        If there are none, or they stand in several plates, or are masked.
+        If there are none, or they stand in several plates, or are masked, or there are several for
+        a row.
     """
     sites = []
     for site in sample_sites(guide_trace):
@@ -68,6 +70,11 @@ def codes(guide_trace: Any, name: str) -> Codes:
                 raise StoryError(
                     f"{name} needs latents in the plate of rows alone, unmasked; {site['name']!r} "
                     f"stands in {', '.join(f.name for f in plates)}"
+                )
+            if site["fn"].batch_shape.numel() > math.prod(f.size for f in site["cond_indep_stack"]):
+                raise StoryError(
+                    f"{name} needs one code for each row; {site['name']!r} has one for each value "
+                    "of a latent that is summed out: use estimator='elbo'"
                 )
             sites.append(site)
     if not sites:

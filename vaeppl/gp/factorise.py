@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import StoryError
+from .evaluation import writing_a_graph
 
 __all__ = ["JITTERS", "cholesky", "cholesky_of_precision"]
 
@@ -46,6 +47,8 @@ def cholesky(covariance: Tensor, what: str = "covariance") -> Tensor:
     covariance = covariance.double()
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     identity = torch.eye(covariance.shape[-1], dtype=torch.float64, device=covariance.device)
+    if writing_a_graph():
+        return _without_a_look(covariance, variance * identity)
     for jitter in JITTERS:
         factor, failed = torch.linalg.cholesky_ex(covariance + jitter * variance * identity)
         if not bool(failed.any()):
@@ -63,6 +66,17 @@ def cholesky(covariance: Tensor, what: str = "covariance") -> Tensor:
     )
 
 
+def _without_a_look(covariance: Tensor, diagonal: Tensor) -> Tensor:
+    """Return the same factor by operations alone; NaN where there is none."""
+    with torch.no_grad():
+        chosen = torch.full_like(covariance.diagonal(dim1=-2, dim2=-1).mean(), torch.nan)
+        for jitter in JITTERS[::-1]:
+            _, failed = torch.linalg.cholesky_ex(covariance + jitter * diagonal)
+            chosen = torch.where(failed.any(), chosen, jitter)
+    factor, _ = torch.linalg.cholesky_ex(covariance + chosen * diagonal)
+    return factor
+
+
 def cholesky_of_precision(u: Tensor, gram: Tensor | None = None) -> Tensor:
     """Return the lower Cholesky factor of I + Uᵀ U, without jitter, as no pivot is below 1.
 
@@ -76,6 +90,8 @@ def cholesky_of_precision(u: Tensor, gram: Tensor | None = None) -> Tensor:
     gram = u.mT @ u if gram is None else gram
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     factor, failed = torch.linalg.cholesky_ex(gram + identity)
+    if writing_a_graph():
+        return torch.where(failed.any(), torch.nan, factor)
     if bool(failed.any()):
         return cholesky(gram + identity, "matrix I + Uᵀ U of a process")
     return factor

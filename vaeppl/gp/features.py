@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
-import gpytorch
 import torch
 from gpytorch.kernels import AdditiveKernel, Kernel, ProductKernel, ScaleKernel
 from torch import Tensor
 
 from ..errors import ColumnError, StoryError
+from .evaluation import between, variances
 from .inputs import column_of
 from .kernels import On, Product, Scaled, Sum
 
@@ -145,9 +145,7 @@ def matrix(kernel: Kernel, columns: Mapping[str, Tensor]) -> Tensor:
 
 def covariance(kernel: Kernel, a: Tensor, b: Tensor | None = None) -> Tensor:
     """Return the kernel between rows of input matrices, dense: ``(..., N, M)``, float64."""
-    with gpytorch.settings.lazily_evaluate_kernels(False):
-        dense: Tensor = kernel(a, a if b is None else b).to_dense()
-    return dense.double()
+    return between(kernel, a, b).double()
 
 
 def low_rank(kernel: Kernel, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,7 +180,7 @@ def low_rank(kernel: Kernel, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """
     inputs = inputs.double()
     v = _features(kernel, inputs)
-    variance = kernel(inputs, diag=True).double()
+    variance = variances(kernel, inputs).double()
     # Rounding alone would make it negative where the low rank is exact.
     return v, (variance - v.square().sum(-1)).clamp(min=0.0)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..config import Configurable
 from ..errors import ColumnError, StoryError, unknown_name
+from .evaluation import between, writing_a_graph
 from .factorise import cholesky
 from .inputs import finite_column, spread
 
@@ -220,11 +221,9 @@ class On(_Composable, Kernel):
                 "..., inducing=points)"
             )
         points = self.inducing.double()
-        with gpytorch.settings.lazily_evaluate_kernels(False):
-            among = self.base(points, points).to_dense()
-            across = self.base(points, x).to_dense()
+        among = between(self.base, points)
         factor = cholesky(among, f"{type(self.base).__name__} on column {self.column!r}")
-        return torch.linalg.solve_triangular(factor, across, upper=False).mT
+        return torch.linalg.solve_triangular(factor, between(self.base, points, x), upper=False).mT
 
     def for_data(self, columns: Mapping[str, Tensor], num_inducing: int = 32) -> On:
         """Return the kernel with its size and its inducing points taken from data.
@@ -289,7 +288,8 @@ class Table(Configurable, nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes ``(..., 1)`` to features ``(..., dim)``."""
         index = codes.squeeze(-1).long()
-        if bool((index < 0).any()) or bool((index >= len(self.weight)).any()):
+        outside = (index < 0) | (index >= len(self.weight))
+        if not writing_a_graph() and bool(outside.any()):
             raise ColumnError(
                 f"a code lies outside 0, ..., {len(self.weight) - 1}: the table has "
                 f"{len(self.weight)} levels, the codes run from {int(index.min())} to "

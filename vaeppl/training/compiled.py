@@ -167,6 +167,8 @@ class GraphSteps:
             return None
         kl_weight = self._kl_weight()
         try:
+            if why := getattr(self.estimator, "no_graph", ""):
+                raise Untraceable(why)
             with self._restored():
                 operations, parameters = self._try(parts, divisor)
             if not asked and not worth_compiling(uses, operations):

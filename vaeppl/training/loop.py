@@ -342,7 +342,8 @@ def check_enumeration(estimator: pyro.infer.ELBO, pair: Pair, sites: Sequence[st
             f"free bits are not known for latents that are summed out ({', '.join(sites)} of "
             f"{pair.name}); anneal the KL instead: kl_weight="
         )
-    if sites and not isinstance(estimator, (ELBO, pyro.infer.TraceEnum_ELBO)):
+    takes = isinstance(estimator, pyro.infer.TraceEnum_ELBO)
+    if sites and not getattr(estimator, "takes_marked", takes):
         able = [repr(name) for name in available() if enumerates(name)]
         raise StoryError(
             f"{type(estimator).__name__} cannot sum out {', '.join(map(repr, sites))}, which the "

@@ -93,7 +93,7 @@ def _reason(site: Any) -> str:
 
 
 def _first_bad(tensor: Tensor) -> float:
-    return float(tensor[~tensor.isfinite()][0])
+    return float(tensor.detach()[~tensor.isfinite()][0])
 
 
 def _row(tensor: Tensor) -> str:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..estimators import ELBO
 from ..estimators.elbo import without_log
 from ..model import row_count
 from ..pair import Batch, Pair
@@ -44,7 +43,7 @@ class Objective(nn.Module):
     Attributes
     ----------
     report : dict of str to 0-dim Tensor
-        Terms of the last batch, of the full data (``TERMS``); empty where there are none.
+        Those of ``TERMS`` that the estimator knows, of the last batch and the full data.
     """
 
     def __init__(self, pair: Pair, estimator: Any) -> None:
@@ -74,23 +73,36 @@ class Objective(nn.Module):
             with row_count(part.full, total=total):
                 loss = self._loss(model, guide, part.columns)
             losses.append(loss * part.weight)
-            if isinstance(self.estimator, ELBO):
-                for term in TERMS:
-                    value = self.estimator.report[term]
-                    self.report[term] = self.report.get(term, 0.0) + value
+            for term, value in self._reported().items():
+                self.report[term] = self.report.get(term, 0.0) + value
         return sum(losses[1:], losses[0]) / divisor
 
     def _loss(self, model: Any, guide: Any, columns: Batch) -> Tensor:
         with without_log("pyro.infer.elbo"):
+            if getattr(self.estimator, "max_plate_nesting", 0) == float("inf"):
+                self._count_plates(model, guide, columns)
             # Of some of Pyro's estimators only `loss` runs without gradients.
             grad = torch.is_grad_enabled()
             run = self.estimator.differentiable_loss if grad else self.estimator.loss
             return torch.as_tensor(run(model, guide, **columns))
 
+    def _reported(self) -> dict[str, Tensor]:
+        """Return the terms of the last loss: all of an ELBO, the bound of other estimators."""
+        found: dict[str, Tensor] = getattr(self.estimator, "report", {})
+        if found.keys() >= set(TERMS):
+            return {term: found[term] for term in TERMS}
+        return {"elbo": found["bound"]} if "bound" in found else {}
+
+    def _count_plates(self, model: Any, guide: Any, columns: Batch) -> None:
+        """Let the estimator count the plates, which takes draws, and leave no trace of it."""
+        with torch.random.fork_rng():
+            self.estimator._guess_max_plate_nesting(model, guide, (), columns)
+
     def terms(self, loss: Tensor, divisor: int) -> Tensor:
         """Return the reported terms per row (``TERMS``); NaN where the estimator has no report."""
         if self.report:
-            return torch.stack([self.report[t] for t in TERMS]) / divisor
+            unknown = loss.new_full((), torch.nan)
+            return torch.stack([self.report.get(t, unknown) for t in TERMS]) / divisor
         return torch.stack([-loss.detach(), *[loss.new_full((), torch.nan)] * 3])
 
 

@@ -37,8 +37,11 @@ READS = {
         *("item", "numpy", "tolist", "data_ptr", "__array__", "__repr__", "__format__"),
         *("__bool__", "__float__", "__int__", "__index__", "__complex__"),
     )
-}
-MACHINERY = ("torch", "pyro", "vaeppl", "opt_einsum", "contextlib", "functools", "numpy", "zuko")
+} | {torch.equal, torch.allclose, Tensor.equal, Tensor.allclose}
+MACHINERY = (
+    *("torch", "pyro", "gpytorch", "zuko", "vaeppl"),
+    *("opt_einsum", "numpy", "contextlib", "functools"),
+)
 
 
 class Untraceable(Exception):
