@@ -67,7 +67,6 @@ def main() -> None:
     frozen = vaeppl.compare_estimators(half, digits, num_particles=PARTICLES, repeats=200)
     known = {
         "minutes": round(spent["wall_s"] / 60, 2),
-        "cpu_minutes": round(spent["cpu_s"] / 60, 2),
         "jobs": given.jobs,
         "fits": len(trained.runs),
         "held_out": len(trained.pointwise),

@@ -26,6 +26,7 @@ WARM_UP = 0.3
 AIDS: dict[str, dict[str, Any]] = {
     "none": {},
     "BN": {"norm": "batch"},
+    "warm-up": {"kl_weight": Linear(0.0, 1.0, share=WARM_UP)},
     "BN + warm-up": {"norm": "batch", "kl_weight": Linear(0.0, 1.0, share=WARM_UP)},
 }
 KEY = ("inference", "aids", "seed", "epochs")

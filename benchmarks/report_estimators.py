@@ -110,8 +110,7 @@ def compare_estimators(result: dict[str, Any]) -> str:
         "rows), ± the standard error over seeds; at equal seconds it is a bound of 32 particles, "
         "when the quickest fit of the seed was done; the difference from the best is paired by "
         f"row, ± its standard error over rows. The {one['fits']} fits with their evaluation took "
-        f"{one['cpu_minutes']:.1f} minutes of CPU time with {one['jobs']} job(s), "
-        f"{one['minutes']:.1f} minutes on a busy machine.\n\n"
+        f"{one['minutes']:.1f} minutes with {one['jobs']} jobs side by side.\n\n"
         + table(
             [
                 "trained by",

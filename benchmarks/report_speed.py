@@ -33,7 +33,7 @@ def speed(result: dict[str, Any]) -> str:
         "## A training step: time against hand-written PyTorch\n\n"
         "CPU time of a step over that of a loop written by hand under `torch.compile` with fused "
         f"Adam (in ms in the second column); medians of {rows[0]['rounds']} interleaved rounds, "
-        "batch 128, one thread, on a busy machine. `fit` holds everything that an epoch does: "
+        "batch 128, one thread. `fit` holds everything that an epoch does: "
         "batches, schedules, reports.\n\n"
         f"{table(['case', 'ms', *CONTESTANTS.values()], lines)}\n\n{provenance(result)}"
     )
@@ -92,4 +92,42 @@ def speed_growth(result: dict[str, Any]) -> str:
     )
 
 
-SECTIONS = {"speed": speed, "speed_growth": speed_growth, "peers": peers, "loading": loading}
+def overhead(result: dict[str, Any]) -> str:
+    """Tell what ``fit`` adds to its steps."""
+    lines = [
+        [
+            r["what"],
+            f"{1000 * r['bare_seconds'] / r['steps']:.2f}",
+            f"{1000 * (r['epoch_seconds'] - r['bare_seconds']) / r['steps']:.3f}",
+            f"**{r['overhead_percent']:.1f}**",
+        ]
+        for r in result["rows"]
+    ]
+    return (
+        "## What `fit` adds to its compiled steps\n\n"
+        "Wall time of an epoch of 60,000 rows, batches of 128 gathered from memory, history, "
+        "progress and checkpoints written, over that of its steps on batches that are there "
+        f"already; medians of {result['rows'][0]['rounds']} rounds in turns, one thread.\n\n"
+        f"{table(['case', 'ms a step', 'ms added', 'percent'], lines)}\n\n{provenance(result)}"
+    )
+
+
+def start_up(result: dict[str, Any]) -> str:
+    """Tell how long a start takes."""
+    lines = [[f"`{r['what']}`", r["seconds"], r["cpu_seconds"]] for r in result["rows"]]
+    return (
+        "## Start-up\n\n"
+        "Seconds of a process of its own, files in the system's cache; medians of "
+        f"{result['rows'][0]['rounds']} rounds in turns.\n\n"
+        f"{table(['what', 'seconds', 'CPU seconds'], lines)}\n\n{provenance(result)}"
+    )
+
+
+SECTIONS = {
+    "overhead": overhead,
+    "start_up": start_up,
+    "speed": speed,
+    "speed_growth": speed_growth,
+    "peers": peers,
+    "loading": loading,
+}

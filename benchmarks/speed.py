@@ -2,8 +2,8 @@
 
 All contestants have the same networks, batches of 128 rows and Adam, and are timed in turn in one
 process, a few milliseconds each. ``vaeppl_*`` is an epoch of ``fit``, all in (rows gathered,
-schedules, history), divided by its steps; ``*_bare`` is the step alone, on one batch. The losses
-written by hand are in :mod:`by_hand`.
+schedules, history), divided by its steps; ``*_bare`` is the step alone, on batches that are there.
+The losses written by hand are in :mod:`by_hand`.
 
     python benchmarks/speed.py
     python benchmarks/speed.py --cases scvi mnist_400 --rounds 40
@@ -135,12 +135,12 @@ CASES: dict[str, tuple[str, Callable[[], Case]]] = {
 # --- contestants: each takes some steps when it is called ---
 
 
-def fit_epochs(case: Case, compile: bool) -> tuple[Step, Step]:
-    """Return an epoch of ``fit``, and its bare step on one batch."""
+def trainer_of(case: Case, compile: bool) -> Trainer:
+    """Return what trains a case, without end."""
     data = Data(case.columns)
     pair = Pair(copy.deepcopy(case.story))
     pair.initialise(data.take(torch.arange(8)) if "y" not in data else {"x": data["x"][:8]})
-    trainer = Trainer(
+    return Trainer(
         fabric=Fabric(accelerator="cpu", devices=1),
         pair=pair,
         estimator=get(case.estimator, num_particles=case.particles),
@@ -157,16 +157,26 @@ def fit_epochs(case: Case, compile: bool) -> tuple[Step, Step]:
         rare_share=0.2,
         compile=compile,
     )
-    epochs = trainer.run()
-    parts, share = next(trainer._batches(1))
+
+
+def bare_steps(trainer: Trainer) -> Step:
+    """Return the steps of an epoch on batches that are there already."""
+    batches = list(trainer._batches(1))
     total = torch.zeros(4)
 
     def bare() -> None:
-        with pair.active(len(data)), pyro.validation_enabled(False):
-            for _ in range(trainer.steps_per_epoch):
+        with trainer.pair.active(trainer.rows), pyro.validation_enabled(False):
+            for parts, share in batches:
                 trainer._step(parts, share, total, "", True)
 
-    return lambda: next(epochs), bare
+    return bare
+
+
+def fit_epochs(case: Case, compile: bool) -> tuple[Step, Step]:
+    """Return an epoch of ``fit``, and its bare step on one batch."""
+    trainer = trainer_of(case, compile)
+    epochs = trainer.run()
+    return lambda: next(epochs), bare_steps(trainer)
 
 
 def pyro_eager(case: Case) -> Step:
