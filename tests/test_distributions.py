@@ -544,22 +544,3 @@ def test_vectors_of_zeros_and_ones_have_the_probabilities_given():
     assert torch.allclose(q.expand((2, 5)).log_prob(every[:, None]).exp()[:, 0].T, probs)
     with pytest.raises(ValueError, match="6 logits are none for each"):
         distributions.BinaryVectors(torch.zeros(6))
-
-
-# --- the KL of a full-rank normal from a diagonal one ---
-
-
-def test_the_kl_of_a_full_rank_normal_from_a_diagonal_one():
-    torch.manual_seed(0)
-    tril = torch.randn(3, 4, 4).tril(-1) + torch.diag_embed(0.2 + torch.rand(3, 4))
-    q = dist.MultivariateNormal(torch.randn(3, 4), scale_tril=tril)
-    mean, scale = torch.randn(4), 0.5 + torch.rand(4)
-    dense = dist.MultivariateNormal(mean, torch.diag(scale**2))
-    found = torch.distributions.kl_divergence(q, dist.Normal(mean, scale).to_event(1))
-    assert torch.allclose(found, torch.distributions.kl_divergence(q, dense), rtol=1e-5)
-
-
-def test_the_kl_from_a_product_of_other_densities_is_not_known():
-    q = dist.MultivariateNormal(torch.zeros(2), torch.eye(2))
-    with pytest.raises(NotImplementedError):
-        torch.distributions.kl_divergence(q, dist.Laplace(torch.zeros(2), 1.0).to_event(1))

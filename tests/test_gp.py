@@ -421,3 +421,14 @@ def test_the_factor_in_a_graph_has_the_same_jitter(gram):
     other = (torch.eye(len(gram)).double() + 0.5).requires_grad_()
     expected = torch.autograd.grad(gp.cholesky(other).sum(), other)[0]
     assert close(graph(other), expected, 1e-9)
+
+
+def test_the_kl_of_the_weights_has_a_closed_form():
+    guide = gp.WeightsGuide(3, 4)
+    torch.nn.init.normal_(guide.loc)
+    torch.nn.init.normal_(guide.raw)
+    dense = dist.MultivariateNormal(torch.zeros(3, 4), torch.eye(4)).to_event(1)
+    found = torch.distributions.kl_divergence(guide(), gp.weights_prior(guide.loc))
+    assert close(found, torch.distributions.kl_divergence(guide(), dense), 1e-4)
+    twice = [q.expand(torch.Size([2])) for q in (guide(), gp.weights_prior(guide.loc))]
+    assert close(torch.distributions.kl_divergence(*twice), found.expand(2), 1e-4)

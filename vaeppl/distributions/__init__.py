@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from . import normal as normal  # registers a KL
 from .binary import Bernoulli, BinaryVectors, ContinuousBernoulli
 from .counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
 from .mixed import MixedColumns, centre

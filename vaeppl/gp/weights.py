@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
+from torch.distributions import MultivariateNormal, register_kl
 
 from .factorise import cholesky, cholesky_of_precision
 
@@ -32,10 +33,23 @@ class Weights(NamedTuple):
     covariance: Tensor
 
 
+class _StandardNormal(dist.Independent):
+    """N(0, I), known as such, so that the KL of q(u) needs no system of equations."""
+
+
+@register_kl(MultivariateNormal, _StandardNormal)
+def _kl_standard(q: Any, p: _StandardNormal) -> Tensor:
+    """KL from N(m, C Cᵀ): ½ Σ_i (Σ_j C_ij² + m_i² - 1) - Σ_i log C_ii."""
+    tril = q._unbroadcasted_scale_tril
+    square = tril.square().sum(-1) + q.loc.square()
+    kl: Tensor = 0.5 * (square - 1).sum(-1) - tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return kl
+
+
 def weights_prior(like: Tensor) -> TorchDistribution:
     """Return p(u) = N(0, I) for weights of the shape ``(L, H)`` of a tensor."""
-    prior = dist.Normal(torch.zeros_like(like), torch.ones_like(like))
-    return prior.to_event(1).to_event(1)  # in two, as q(u) is: their KL has a closed form
+    each = _StandardNormal(dist.Normal(torch.zeros_like(like), torch.ones_like(like)), 1)
+    return dist.Independent(each, 1)  # `to_event` would merge the two
 
 
 def values_given(u: Tensor, factor: Tensor, diagonal: Tensor) -> TorchDistribution:
