@@ -112,13 +112,13 @@ class CVAE(Model):
         with rows(x, y):
             z = pyro.sample("z", self.prior(c))
             h = self.decoder(torch.cat([c.expand(*z.shape[:-1], -1), z], dim=-1))
-            pyro.sample("y", self.likelihood(h), obs=y)
+            pyro.sample("y", self.likelihood(h), obs=None if y is None else as_matrix(y))
 
     def guide(self, x: Tensor, y: Tensor) -> None:
         """q(z | x, y) for each row."""
         c = self.condition.features(as_matrix(x))
         with rows(x, y):
-            h = self.encoder(torch.cat([c, self.likelihood.features(y)], dim=-1))
+            h = self.encoder(torch.cat([c, self.likelihood.features(as_matrix(y))], dim=-1))
             pyro.sample("z", self.q(h))
 
 
@@ -167,7 +167,7 @@ class Regression(Model):
         """p(y | x) for each row."""
         with rows(x, y):
             h = self.network(self.condition.features(as_matrix(x)))
-            pyro.sample("y", self.likelihood(h), obs=y)
+            pyro.sample("y", self.likelihood(h), obs=None if y is None else as_matrix(y))
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
         """Nothing: there is no latent."""

@@ -39,7 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
-for command in (cli_story.new, cli_story.show, cli_story.check):
+app.command(context_settings={"allow_extra_args": True})(cli_story.new)
+for command in (cli_story.show, cli_story.check):
     app.command()(command)
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run.")]

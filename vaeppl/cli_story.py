@@ -26,8 +26,8 @@ DataName = Annotated[str, typer.Option("--data", help="A name (see `vaeppl data`
 
 
 def new(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="The file to write: my_story.py.")],
-    other: Annotated[str | None, typer.Argument(hidden=True)] = None,
     source: Annotated[
         str, typer.Option("--from", help="A name (see `vaeppl models`), or FILE.py:Class.")
     ] = "vae",
@@ -39,7 +39,8 @@ def new(
     """Copy a model into a file of your own, to be edited."""
     from .copying import class_name_for, copy_model
 
-    if other is not None:
+    if context.args:
+        other = context.args[0]
         written, model = (other, file) if other.endswith(".py") else (file, other)
         raise typer.BadParameter(
             f"it takes one file, and the model by --from: vaeppl new {written} --from {model}"

@@ -69,6 +69,16 @@ class Pair(nn.Module):
                 raise StoryError(
                     f"{_name(story)} is a class: pass an object of it, {_name(story)}(...)"
                 )
+        if guide is not None and not callable(guide):
+            raise StoryError(
+                f"guide= is a function or a module that is called with the columns; given {guide!r}"
+                + (
+                    ". An automatic guide is learnt from data: pass the fit that has one, "
+                    "vaeppl.fit(story, data, guide='auto')"
+                    if guide == "auto"
+                    else ""
+                )
+            )
         if guide is None and not (hasattr(model, "model") and hasattr(model, "guide")):
             raise StoryError(
                 f"{_name(model)} has no guide: pass an object with methods `model` and `guide`, "

@@ -130,3 +130,17 @@ def test_a_condition_missing_at_prediction_time_is_named():
 def test_reading_names_a_bad_condition_too(call, message):
     with pytest.raises(ColumnError, match=message):
         call(CVAE(2, 4, 2, hidden=(4,)), torch.zeros(3, 2), torch.ones(3, 4))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Regression(2, 1, likelihood="normal"), lambda: CVAE(2, 1, likelihood="normal")]
+)
+def test_a_column_of_single_numbers_is_explained_too(make):
+    x = torch.randn(30, 2)
+    y = x.sum(-1)
+    flat, column = (
+        vaeppl.fit(make(), {"x": x, "y": given}, epochs=2, seed=0, progress=False)
+        for given in (y, y.unsqueeze(-1))
+    )
+    assert flat.history["elbo"].tolist() == column.history["elbo"].tolist()
+    assert flat.posterior_predictive({"x": x, "y": y}, num_samples=3)["y"].shape == (3, 30, 1)
