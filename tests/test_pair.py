@@ -280,7 +280,7 @@ def test_a_folder_is_to_be_loaded_first(tmp_path):
 
 
 def test_a_guide_that_is_no_function():
-    with pytest.raises(StoryError, match="An automatic guide is learnt.*vaeppl.fit"):
+    with pytest.raises(StoryError, match=r"An automatic guide is learnt.*vaeppl.fit"):
         Pair(VAE(3, 1), "auto")
-    with pytest.raises(StoryError, match="guide= is a function or a module.*given 3"):
+    with pytest.raises(StoryError, match=r"guide= is a function or a module.*given 3"):
         Pair(VAE(3, 1), 3)

@@ -4,6 +4,7 @@ from .cells import mean_variance, volcano, zero_fractions
 from .chains import chain
 from .checks import evidence, posterior_predictive_check
 from .comparison import comparison
+from .criticism import prior_sensitivity, quantile_residuals
 from .curves import learning_curve
 from .estimators import bias_variance, estimator_curves, evidence_gaps, signal_to_noise
 from .files import save_all
@@ -38,6 +39,8 @@ __all__ = [
     "mean_variance",
     "posterior_predictive_check",
     "predictions",
+    "prior_sensitivity",
+    "quantile_residuals",
     "rank_histogram",
     "reconstructions",
     "samples",

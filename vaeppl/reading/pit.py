@@ -35,7 +35,7 @@ class PITReport:
     ----------
     pit : ndarray
         Pr(x̃ < x | rest of the row), ``(N, D)``, uniform on (0, 1) if the story is true; NaN where
-        the entry is missing. ``arviz.plot_loo_pit`` and a histogram take it as it is.
+        the entry is missing; :func:`vaeppl.plots.quantile_residuals` draws it.
     residuals : ndarray
         Φ⁻¹(pit), standard normal if the story is true.
     table : pandas.DataFrame
