@@ -187,6 +187,8 @@ def fit(
     ['step', 'elbo', 'reconstruction', 'kl']
     """
     data = as_data(data)
+    if isinstance(guide, str):  # where it starts depends on the story's weights
+        _draw_weights(model, seed)
     pair = as_pair(model, guide_for(model, guide, data, seed=seed))
     train, held_out = _split(data, valid, seed)
     _check_settings(locals())
@@ -358,14 +360,18 @@ def _fabric(accelerator: str, devices: int | str, num_nodes: int, precision: str
 
 def _initialise(pair: Pair, train: Data, seed: int) -> None:
     """Draw the initial weights by seed, and make the parameters that exist after a first run."""
-    if isinstance(pair.source[0], Model):
-        pair.source[0].draw_initial_weights(derived_seed(seed, Stream.WEIGHTS))
+    _draw_weights(pair.source[0], seed)
     for stratum in strata(pair, train):
         columns = train.columns(*stratum.columns)
         first = columns.take(stratum.rows[:8], device=pair.device)
         pair.initialise(_as_dtype(first, pair))
     if not any(p.requires_grad for p in pair.parameters()):
         raise StoryError(f"{pair.name} has no parameter that could be fitted")
+
+
+def _draw_weights(story: Any, seed: int) -> None:
+    if isinstance(story, Model):
+        story.draw_initial_weights(derived_seed(seed, Stream.WEIGHTS))
 
 
 def _as_dtype(batch: dict[str, torch.Tensor], pair: Pair) -> dict[str, torch.Tensor]:
