@@ -103,7 +103,9 @@ def deep(result: dict[str, Any]) -> str:
         f"over the rows {one['nll_se']:.1f}); means over seeds, ± their s.d. A unit is in use "
         "where its posterior mean varies by more than 0.01; in a layer that is drawn given another "
         "it varies with that one too, so read it with the layer's KL. The published figure of the "
-        f"ladder is 81.74, after 2,000 epochs.\n\n{table(header, lines)}\n\n"
+        "ladder is 81.74, after 2,000 epochs. The ladder needs both aids: with one or none it is "
+        "behind the bottom-up guide, why was not looked into. Each aid by itself: `--seeds 0 "
+        f"--aids warm-up BN`.\n\n{table(header, lines)}\n\n"
         f"{provenance(result)}"
     )
 
