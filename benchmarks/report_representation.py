@@ -104,8 +104,10 @@ def deep(result: dict[str, Any]) -> str:
         "where its posterior mean varies by more than 0.01; in a layer that is drawn given another "
         "it varies with that one too, so read it with the layer's KL. The published figure of the "
         "ladder is 81.74, after 2,000 epochs. The ladder needs both aids: with one or none it is "
-        "behind the bottom-up guide, why was not looked into. Each aid by itself: `--seeds 0 "
-        f"--aids warm-up BN`.\n\n{table(header, lines)}\n\n"
+        "behind the bottom-up guide. Without them p(z_l | z_l+1) narrows early (after 12 epochs of "
+        "15,000 images its sd in layers 2 and 3 is 0.04, that of what the pass up proposes 3 to "
+        "5), and q, the product of the two, no longer hears the data. Each aid by itself: "
+        f"`--seeds 0 --aids warm-up BN`.\n\n{table(header, lines)}\n\n"
         f"{provenance(result)}"
     )
 
