@@ -18,7 +18,7 @@ from ..data import Data, minibatches
 from ..data.ahead import read_ahead
 from ..data.columns import generator_on
 from ..errors import NonFiniteELBO, StoryError, unknown_name
-from ..estimators import ELBO, available, enumerates
+from ..estimators import ELBO, available, bounds_evidence, enumerates
 from ..pair import Pair
 from ..strata import strata
 from . import nonfinite
@@ -344,7 +344,7 @@ def check_enumeration(estimator: pyro.infer.ELBO, pair: Pair, sites: Sequence[st
         )
     takes = isinstance(estimator, pyro.infer.TraceEnum_ELBO)
     if sites and not getattr(estimator, "takes_marked", takes):
-        able = [repr(name) for name in available() if enumerates(name)]
+        able = [repr(n) for n in available() if enumerates(n) and bounds_evidence(n)]
         raise StoryError(
             f"{type(estimator).__name__} cannot sum out {', '.join(map(repr, sites))}, which the "
             f"guide of {pair.name} marks infer={{'enumerate': 'parallel'}}; use "
