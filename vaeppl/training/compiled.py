@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..estimators import ELBO
 from . import inductor
+from .cuda_graphs import Captured
 from .objective import TERMS, Objective, Part
 from .python_state import difference, plain_state, reachable_tensors
 from .tracing import Graph, Untraceable, place_of, trace_twice
@@ -235,21 +236,34 @@ class GraphSteps:
             raise Untraceable(f"it changes a value of its own when it runs: {changed}")
         self.depends_on = before
         detached = [t.detach() for t in state]
-        inputs = [*detached, scalars, scratch, *_columns(parts), *graph.closed_over]
-        return Variant(self._compiled(graph, inputs), detached, scalars, graph, update)
+        columns = _columns(parts)
+        inputs = [*detached, scalars, scratch, *columns, *graph.closed_over]
+        first = len(detached) + 1  # of what is given anew: the report, then the columns
+        run = self._compiled(graph, inputs, range(first, first + 1 + len(columns)))
+        return Variant(run, detached, scalars, graph, update)
 
-    def _compiled(self, graph: Graph, inputs: list[Tensor]) -> Callable[..., Any]:
+    def _compiled(
+        self, graph: Graph, inputs: list[Tensor], anew: Sequence[int]
+    ) -> Callable[..., Any]:
         try:
-            return inductor.build(graph.module, inputs)
+            run = inductor.build(graph.module, inputs)
         except Exception as error:
-            words = str(error).strip().splitlines()
-            if self.mode is True:
-                self._warn(
-                    "the steps run as a graph that is not compiled, as compiling failed "
-                    f"({type(error).__name__}: {words[0] if words else ''})"
-                )
-            run: Callable[..., Any] = graph.module
+            self._note("a graph that is not compiled, as compiling", error)
+            return graph.module
+        if inputs[0].device.type != "cuda":
             return run
+        try:
+            return Captured(run, inputs, anew=anew, written=anew[:1])
+        except Exception as error:
+            self._note("compiled kernels, but not as one CUDA graph, as recording it", error)
+            return run
+
+    def _note(self, how: str, error: Exception) -> None:
+        """Say why the steps are slower than they could be, to those who asked for it."""
+        if self.mode is True:
+            words = str(error).strip().splitlines()
+            said = f"{type(error).__name__}: {words[0] if words else ''}"
+            self._warn(f"the steps run as {how} failed ({said})")
 
     # --- what is watched ---
 
@@ -290,7 +304,7 @@ class GraphSteps:
 
         def outcome(step: Callable[[Tensor], Any]) -> tuple[Tensor, list[Tensor]]:
             terms = torch.zeros_like(total)
-            with self._restored():
+            with self._restored(variant.closed_over):
                 step(terms)
                 after = [t.detach().clone() for t in variant.update.gradient_like()]
             return terms, after
@@ -309,11 +323,15 @@ class GraphSteps:
         total += self.objective.terms(loss, divisor).to(total.dtype) * share
 
     @contextmanager
-    def _restored(self) -> Iterator[None]:
-        """Put back parameters, buffers, the optimiser's state and all random states."""
+    def _restored(self, changed: Sequence[Tensor] = ()) -> Iterator[None]:
+        """Put back parameters, buffers, the optimiser's state and all random states.
+
+        Tensors that a graph may have changed are given: torch does not count what that does.
+        """
         stories = {"model": self.pair.model, "guide": self.pair.guide, "e": vars(self.estimator)}
         held: dict[int, Tensor] = {id(t): t for t in self.objective.parameters()}
         held |= {id(t): t for t in self.objective.buffers()}
+        held |= {id(t): t for t in changed if t.numel() <= SMALL}
         for state in self.optimizer.state.values():
             held |= {id(t): t for t in state.values() if isinstance(t, Tensor)}
         # Tensors that a story keeps by itself are put back where it has changed them.
