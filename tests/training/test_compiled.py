@@ -208,6 +208,31 @@ class TestEveryModelOfTheZoo:
             assert torch.allclose(state["exp_avg"], two[number]["exp_avg"], atol=1e-5 * scale)
 
 
+class TestLowerPrecision:
+    @pytest.mark.parametrize("name", ["vae", "m2", "scvi", "gaussian process"])
+    def test_networks_alone_are_rounded(self, name, graphs):
+        """Compiled and eager alike, and near the fit in float32."""
+        if name == "gaussian process":
+            make, data, options = of_kernel(KERNELS["product"]), TIMED, {}
+        else:
+            make, data, options = ZOO[name]
+        eager, graph = both(make, data, lr=0.01, precision="bf16-mixed", **options)
+        assert len(graphs) == 1
+        full = fit(make(), data, compile=False, lr=0.01, **options)
+        a, b, c = (run.history["elbo"].to_numpy() for run in (full, eager, graph))
+        assert np.allclose(b, c, rtol=1e-3)
+        assert np.allclose(a, c, rtol=0.01) and not np.array_equal(a, c)
+        assert next(graph.pair.parameters()).dtype == torch.float32
+
+    def test_one_that_leaves_three_digits_is_refused(self):
+        with pytest.raises(ValueError, match=r"precision is one of .*given 'bf16-true'"):
+            fit(precision="bf16-true")
+
+    def test_tensor_float_is_set_for_the_fit_alone(self):
+        assert_same(fit(compile=False), fit(compile=False, precision="tf32"), tolerance=1e-3)
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
 class TestEveryEstimator:
     """Compiled or not, the numbers are the same; where there is no graph, a warning says why."""
 
@@ -503,8 +528,8 @@ class TestWhatCannotBeCompiled:
             fit(optimizer=lambda p: torch.optim.RMSprop(p, lr=0.01))
 
     def test_another_precision(self):
-        with pytest.warns(UserWarning, match="precision is 'bf16-mixed'"):
-            fit(precision="bf16-mixed")
+        with pytest.warns(UserWarning, match="precision is '64-true'"):
+            fit(precision="64-true")
 
     def test_where_there_is_no_compiler_the_graph_runs_as_it_is(self, monkeypatch):
         def fails(graph, inputs):

@@ -37,6 +37,7 @@ CERTAINTY = 1.5
 FIRST_AUDIT, AUDIT_FACTOR = 100, 10  # at steps 100, 1000, 10 000, …
 LOOK_EVERY = 200  # steps between looks at what the story depends on beside tensors
 REMAKES = 3
+MIXED_EPS = 2.5e-5  # lets a gradient of networks in bfloat16 differ by a twentieth
 SMALL = 1_000_000  # numbers; a larger tensor that a story closes over is data, and not its state
 
 
@@ -311,7 +312,9 @@ class GraphSteps:
 
         eager = outcome(lambda terms: self._eager(parts, divisor, share, terms))
         ours = outcome(lambda terms: variant(parts, weight, share, terms))
-        return _disagreement(eager, ours, variant.update.gradient_like())
+        like = variant.update.gradient_like()
+        eps = torch.finfo(like[0].dtype).eps if self.objective.lower is None else MIXED_EPS
+        return _disagreement(eager, ours, like, eps)
 
     def _eager(self, parts: Sequence[Part], divisor: int, share: float, total: Tensor) -> None:
         loss = self.objective(parts, self.rows, divisor)
@@ -429,11 +432,13 @@ def _clipped(gradients: Sequence[Tensor], largest: float) -> tuple[list[Tensor],
 
 
 def _disagreement(
-    eager: tuple[Tensor, list[Tensor]], ours: tuple[Tensor, list[Tensor]], before: list[Tensor]
+    eager: tuple[Tensor, list[Tensor]],
+    ours: tuple[Tensor, list[Tensor]],
+    before: list[Tensor],
+    eps: float,
 ) -> str:
     """Say how far two outcomes of the same step are apart, if it is more than rounding."""
     right, terms = eager[0].double(), ours[0].double()
-    eps = torch.finfo(before[0].dtype).eps
     near = (right - terms).abs() <= eps**0.5 * (1.0 + right.abs().nan_to_num().max())
     if not bool((near | (right.isnan() & terms.isnan())).all()):
         both = zip(TERMS, right.tolist(), terms.tolist(), strict=True)

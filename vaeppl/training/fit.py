@@ -27,6 +27,7 @@ from ..strata import strata
 from . import schedules
 from .compiled import MODES
 from .loop import RARE_SHARE, Trainer, check_enumeration, check_weights, make_optimizer
+from .precision import PRECISIONS, matmul_precision
 from .progress import ProgressBar
 from .runs import can_resume, describe_data, describe_model, restore, write_checkpoint
 from .seeds import Stream, derived_seed, seeded
@@ -150,15 +151,17 @@ def fit(
     accelerator, devices, num_nodes, precision
         As in Lightning Fabric: ``"cpu"``, ``"gpu"``, ``"auto"``; how many of them on each machine;
         how many machines, on each of which the same script is started, by ``torchrun`` or SLURM's
-        ``srun``; ``"32-true"``, ``"bf16-mixed"``, ….
+        ``srun``; ``"32-true"``, ``"64-true"``, ``"bf16-mixed"`` or ``"16-mixed"``. Mixed, the
+        networks are computed in lower precision, and all densities in float32. ``"tf32"``:
+        products of matrices in TensorFloat-32, on GPUs that have it.
     compile
         Make one compiled graph of a whole step: story, gradient and optimiser. ``"auto"``: where
         the run is long enough to pay for the seconds that it takes; ``True``, ``False``: always,
         never. The numbers are the same but for rounding. Every story of the zoo can be compiled,
         and with every estimator but ``"evolution"``, ``"factor_tc"`` and ``"adversarial"``, under
-        Adam, AdamW and SGD, in one process, with precision ``"32-true"``. What cannot be is fitted
-        as usual, with a warning that says why: a story that reads the value of a tensor, or draws
-        random numbers of NumPy, say.
+        Adam, AdamW and SGD, in one process, in every precision but ``"64-true"`` and
+        ``"16-mixed"``. What cannot be is fitted as usual, with a warning that says why: a story
+        that reads the value of a tensor, or draws random numbers of NumPy, say.
     progress
         Show epochs, ELBO, reconstruction and KL while it runs.
 
@@ -257,7 +260,8 @@ def fit(
             if fabric.is_global_zero:
                 folder.write_config(config)
         bar = ProgressBar(epochs, trainer.state.epoch, enabled=progress and fabric.is_global_zero)
-        _train(trainer, folder, bar, checkpoint_every)
+        with matmul_precision(precision):
+            _train(trainer, folder, bar, checkpoint_every)
     result = Fit(pair, trainer.state, config, train=train)
     if folder is not None and fabric.is_global_zero:
         result.save(folder.path)
@@ -287,6 +291,11 @@ def _check_settings(settings: dict[str, Any]) -> None:
             raise ValueError(f"{name} is a number {'> 0' if above else '>= 0'}; given {value!r}")
     if settings["compile"] not in MODES:
         raise ValueError(f"compile is True, False or 'auto'; given {settings['compile']!r}")
+    if settings["precision"] not in PRECISIONS:
+        raise ValueError(
+            f"precision is one of {', '.join(PRECISIONS)}; given {settings['precision']!r} (with "
+            "weights and densities of 16 bits a sum over rows has three digits)"
+        )
     if settings["resume"] and settings["out"] is None:
         raise ValueError("resume=True needs the folder of the run: give out=")
 
@@ -352,7 +361,7 @@ def _fabric(accelerator: str, devices: int | str, num_nodes: int, precision: str
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            precision=precision,  # type: ignore[arg-type]
+            precision="32-true" if precision == "tf32" else precision,  # type: ignore[arg-type]
         )
     fabric.launch()
     return fabric

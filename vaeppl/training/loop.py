@@ -91,7 +91,8 @@ class Trainer:
         self.steps_per_epoch = max(steps)
         self.tables = [self.train.columns(*s.columns) for s in self.strata]
         self.base_lrs = [g["lr"] for g in self.optimizer.param_groups]
-        self.objective = Objective(self.pair, self.estimator)
+        precision = self.fabric._precision.precision
+        self.objective = Objective(self.pair, self.estimator, precision)
         self.wrapped, self.stepper = self.fabric.setup(self.objective, self.optimizer)
         self.look_every = LOOK_EVERY.get(self.fabric.device.type, 50)
         self.graphs = self._graph_steps()
@@ -104,8 +105,11 @@ class Trainer:
         why = ""
         if fabric.world_size > 1:
             why = f"{fabric.world_size} processes share the rows"
-        elif fabric._precision.precision != "32-true":
-            why = f"precision is {fabric._precision.precision!r}, and it is done for '32-true'"
+        elif fabric._precision.precision not in ("32-true", "bf16-mixed"):
+            why = (
+                f"precision is {fabric._precision.precision!r}, and it is done for '32-true', "
+                "'tf32' and 'bf16-mixed'"
+            )
         if why:
             if self.compile is True:
                 warnings.warn(f"{self.pair.name} is fitted without compiling: {why}", stacklevel=2)

@@ -13,6 +13,7 @@ from ..estimators.elbo import without_log
 from ..model import row_count
 from ..pair import Batch, Pair
 from ..strata import globals_shared
+from .precision import MIXED, LowerPrecision
 
 __all__ = ["TERMS", "Objective", "Part"]
 
@@ -40,15 +41,23 @@ class Part(NamedTuple):
 class Objective(nn.Module):
     """Minus the objective of a batch, per row of the full data: what is minimised.
 
+    Parameters
+    ----------
+    pair, estimator
+        What it is the objective of.
+    precision
+        ``"bf16-mixed"`` and ``"16-mixed"``: the networks run in lower precision.
+
     Attributes
     ----------
     report : dict of str to 0-dim Tensor
         Those of ``TERMS`` that the estimator knows, of the last batch and the full data.
     """
 
-    def __init__(self, pair: Pair, estimator: Any) -> None:
+    def __init__(self, pair: Pair, estimator: Any, precision: str = "32-true") -> None:
         super().__init__()
         self.pair, self.estimator = pair, estimator
+        self.lower = LowerPrecision(pair, MIXED[precision]) if precision in MIXED else None
         self.report: dict[str, Tensor] = {}
 
     def forward(self, parts: Sequence[Part], total: int, divisor: int) -> Tensor:
@@ -63,6 +72,12 @@ class Objective(nn.Module):
         divisor
             Rows for which the ELBO stands.
         """
+        if self.lower is not None:
+            with self.lower.active():
+                return self._joined(parts, total, divisor)
+        return self._joined(parts, total, divisor)
+
+    def _joined(self, parts: Sequence[Part], total: int, divisor: int) -> Tensor:
         losses = []
         self.report = {}
         for part in parts:
