@@ -71,10 +71,21 @@ def test_rows_without_a_label_are_left_out_and_silhouettes_take_some_rows():
     assert found.ari == 1 and found.silhouette == 1
 
 
+def test_without_labels_the_silhouette_is_that_of_the_clusters():
+    """The same clusters as with labels; of two pairs of points 9 apart it is 1 - a / b by hand."""
+    found = clusterability(CORNERS + NOISE, clusters=4)
+    assert found.silhouette == clusterability(CORNERS + NOISE, LABELS).silhouette
+    assert all(math.isnan(v) for v in (found.ari, found.nmi, found.purity))
+    assert math.isnan(found.silhouette_of_labels)
+    assert repr(found).startswith(f"clusterability silhouette {found.silhouette:.3f} (rows=120")
+    line = clusterability(np.array([0.0, 1.0, 9.0, 10.0]), clusters=2)
+    assert line.silhouette == pytest.approx(np.mean([1 - 1 / 9.5, 1 - 1 / 8.5]))
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="from 2 to the number of rows, 120; given 121"):
         clusterability(CORNERS, LABELS, clusters=121)
-    with pytest.raises(ColumnError, match="no labels were given"):
-        clusterability(CORNERS, None)
+    with pytest.raises(ColumnError, match=r"no labels were given, .*: pass clusters="):
+        clusterability(CORNERS)
     with pytest.raises(ColumnError, match="hold inf at row 0"):
         clusterability(np.full((120, 2), np.inf), LABELS)

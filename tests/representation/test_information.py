@@ -111,6 +111,17 @@ def test_of_one_code_the_second_best_knows_nothing(factors):
     assert score.parts.tolist() == pytest.approx([1, 0, 0])
 
 
+@pytest.mark.parametrize("binning", ["width", "quantile"])
+def test_codes_of_few_values_need_no_more_bins_than_those(binning):
+    """Of 12 rows: factor 0 has log 3 nats, which code 0 tells, and factor 1 is independent."""
+    factors = np.indices((3, 2)).reshape(2, -1).T.repeat(2, axis=0)
+    codes = np.column_stack([factors[:, 0], 10.0 * factors[:, 1] ** 2])
+    table = mutual_information(codes, factors, binning=binning).to_numpy()
+    assert table == pytest.approx(np.diag(np.log([3, 2])))
+    assert float(mig(codes, factors, binning=binning)) == pytest.approx(1)
+    assert float(modularity(codes, factors, binning=binning)) == pytest.approx(1)
+
+
 def test_constant_codes_are_left_out_of_modularity(codes, factors):
     z = np.column_stack([codes["copy"], np.ones(64)])
     score = modularity(z, factors)
@@ -131,8 +142,8 @@ def test_what_it_was_computed_with_is_recorded(codes, factors):
 
 @pytest.mark.parametrize("metric", [mig, modularity, mutual_information])
 def test_bad_bins(metric, codes, factors):
-    with pytest.raises(ColumnError, match="64 rows are fewer than 65 bins"):
-        metric(codes["copy"], factors, bins=65)
+    with pytest.raises(ColumnError, match="64 rows are fewer than 65 bins, and code 0 has 64 val"):
+        metric(codes["noise"], factors, bins=65)
     with pytest.raises(ValueError, match="at least 2"):
         metric(codes["copy"], factors, bins=1)
     with pytest.raises(ValueError, match="did you mean 'width'"):

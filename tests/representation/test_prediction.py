@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vaeppl.errors import ColumnError
-from vaeppl.representation import dci, explicitness, sap
+from vaeppl.representation import Score, dci, explicitness, sap
+from vaeppl.representation.prediction import _judged
 
 SAP = {
     "copy": 1,
@@ -157,6 +159,18 @@ def test_the_seed_fixes_trees_and_rows(many):
     first, again, other = (dci(codes, factors, trees=3, seed=s) for s in (0, 0, 1))
     assert first.importance.equals(again.importance)
     assert not first.importance.equals(other.importance)
+
+
+def test_no_value_is_a_negative_zero():
+    """Importance spread evenly: 1 less an entropy of 1, which rounding takes below 0."""
+    even = pd.DataFrame(np.full((3, 3), 1 / 3))
+    of_factors = pd.Series([0.5] * 3)
+    settings = {"rows": 9, "weighted": False}
+    found = _judged(even, of_factors, of_factors, settings)
+    assert min(found.disentanglement, found.completeness) >= 0
+    assert repr(found).startswith("dci disentanglement 0.000, completeness 0.000, ")
+    assert repr(Score("explicitness", -1e-9, of_factors)) == "explicitness 0.000 ()"
+    assert repr(Score("explicitness", -0.0006, of_factors)) == "explicitness -0.001 ()"
 
 
 def test_bad_arguments_of_dci(codes, factors):

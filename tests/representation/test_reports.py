@@ -9,6 +9,7 @@ import torch
 
 import vaeppl
 from vaeppl import representation
+from vaeppl.data import Data, from_frame
 from vaeppl.errors import ColumnError
 from vaeppl.representation import reports
 from vaeppl.representation.reports import METRICS, report
@@ -82,7 +83,40 @@ def test_one_factor_has_the_metrics_that_take_one(factors, codes):
         report(codes["copy"], factors[:, 0], metrics=["modularity"])
 
 
+def test_a_metric_that_cannot_be_had_says_why_beside_the_others():
+    """Rows that are fewer than bins: MIG and modularity have no counts, SAP needs none."""
+    factors = np.indices((3, 4)).reshape(2, -1).T
+    codes = np.random.default_rng(0).standard_normal((12, 2))
+    names = ["mig", "sap", "modularity"]
+    found = report(codes, factors, metrics=names, repeats=2)
+    assert list(found.index) == names
+    assert found["value"].isna().tolist() == [True, False, True]
+    assert found["seeds"].tolist() == [0, 2, 0] and found["rows"].tolist() == [12, 12, 12]
+    assert found["settings"]["mig"].startswith("not to be had: 12 rows are fewer than 20 bins")
+    with pytest.raises(ColumnError, match="12 rows are fewer than 20 bins"):
+        report(codes, factors, metrics=["mig", "modularity"])
+
+
+def test_a_value_that_is_nan_is_none_that_cannot_be_had(factors, codes):
+    found = report(codes["constant"], factors, metrics=["modularity"], repeats=2)
+    assert found["value"].isna().all() and found["seeds"].tolist() == [2]
+
+
+def test_entries_of_data_are_the_names_of_the_factors(factors, codes):
+    table = pd.DataFrame(factors, columns=["u", "v", "w"])
+    named = from_frame(table.astype("category"), {"k": ["u", "v", "w"]})
+    score = representation.mig(codes["copy"], named.columns("k"))
+    assert list(score.matrix.columns) == ["u", "v", "w"] and float(score) == 1
+    plain = Data({"k": factors, "l": factors[:, 0]})
+    columns = representation.mutual_information(codes["copy"], plain).columns
+    assert list(columns) == ["k[0]", "k[1]", "k[2]", "l"]
+    found = report(codes["copy"], named, metrics=["sap"], categorical=["u"], repeats=1)
+    assert "'u'" in found["settings"]["sap"]
+
+
 def test_unknown_metrics(factors, codes):
+    with pytest.raises(ColumnError, match="unknown factor 'shape'"):
+        report(codes["copy"], factors, metrics=["mig", "sap"], categorical=["shape"])
     with pytest.raises(ValueError, match="did you mean 'mig'"):
         report(codes["copy"], factors, metrics=["migg"])
 
@@ -99,8 +133,12 @@ def test_every_metric_refuses_bad_input(name, factors, codes):
         metric(z, np.column_stack([factors[:, 0], np.full(64, 2)]))
     with pytest.raises(ColumnError, match=r"factor 0 has no value at row 5 \(nan there; 1 of 64"):
         metric(z, np.where((np.arange(64) == 5)[:, None], [np.nan, 0, 0], factors))
-    with pytest.raises(ColumnError, match="factor 2 has no value at row 0"):
+    with pytest.raises(ColumnError, match=r"factor 2 holds -1 at row 0 \(16 of 64 rows are neg"):
         metric(z, factors - [0, 0, 1])
+    with pytest.raises(ColumnError, match=r"-1 means missing: .* numpy\.unique\(values, return_"):
+        metric(z, factors - [0, 2, 0])
+    with pytest.raises(ColumnError, match=r"factor 0 holds -1\.5 at row 0; .* pandas\.qcut"):
+        metric(z, factors - 1.5)
     with pytest.raises(ColumnError, match=r"factor 0 holds 0\.5 at row 16; .* whole numbers"):
         metric(z, factors / 2)
     with pytest.raises(ColumnError, match="64 rows of latents, but 10 of factors"):

@@ -6,11 +6,16 @@ import hashlib
 from dataclasses import replace
 
 import h5py
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from vaeppl import plots, representation
 from vaeppl.data import DataError, DownloadError, Remote, info, load, register, registry
 from vaeppl.data.sets.sprites import FACTORS, SHAPES
+
+matplotlib.use("Agg")
 
 SMALL = {"size": 16, "scales": 2, "orientations": 2, "positions": 3}
 
@@ -47,6 +52,15 @@ def test_columns_say_what_they_hold(sprites):
     assert tuple(f.name for f in fields) == FACTORS
     assert fields[0].levels == SHAPES and fields[2].levels == ("0.0", "22.5", "45.0", "67.5")
     assert info("sprites").cached and not info("sprites").files
+
+
+def test_metrics_and_plots_know_the_names_of_the_factors(sprites):
+    z = sprites["factors"].double()
+    score = representation.mig(z, sprites.columns("factors"))
+    assert tuple(score.parts.index) == FACTORS and float(score) == pytest.approx(1)
+    ax = plots.factor_matrix(score)
+    assert [text.get_text() for text in ax.get_xticklabels()] == list(FACTORS)
+    plt.close(ax.figure)
 
 
 def test_sprites_grow_with_scale_and_stay_inside(sprites):

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data import Data
 from ..data.labels import HIDDEN, label_codes
+from ..data.schema import schema_of
 from ..errors import ColumnError, unknown_name
 
 
@@ -25,7 +27,8 @@ class Paired:
     factors : ndarray
         Codes of the factors as they were given, ``(N, F)``.
     code_names, factor_names : tuple
-        What tables call them: the columns of a data frame, or 0, 1, ...
+        What tables call them: the columns of a data frame, the entries of the columns of
+        :class:`vaeppl.data.Data`, or 0, 1, ...
     """
 
     codes: np.ndarray
@@ -71,7 +74,8 @@ def paired(codes: Any, factors: Any, least_factors: int = 1) -> Paired:
             "no factors were given; the metrics compare the latents with known factors: pass an "
             "array (N, F) of whole numbers, a column a factor"
         )
-    values, names = _as_factors(factors, len(z), _names_of(factors))
+    factors, names = _from_data(factors) if isinstance(factors, Data) else (factors, None)
+    values, names = _as_factors(factors, len(z), names or _names_of(factors))
     if values.shape[1] < least_factors:
         raise ColumnError(
             f"{values.shape[1]} factor was given; this metric tells factors from each other, and "
@@ -181,19 +185,27 @@ def _as_factors(
 
 
 def _check_factor(values: np.ndarray, name: Any) -> None:
-    missing = np.isnan(values) | (values < 0)
+    missing = np.isnan(values)
+    broken = ~missing & ~(np.isfinite(values) & (values == np.round(values)))
+    if broken.any():
+        row = int(np.argmax(broken))
+        raise ColumnError(
+            f"factor {name!r} holds {values[row]} at row {row}; factors are whole numbers: cut a "
+            "continuous one into levels first, as pandas.qcut(values, 10, labels=False) does"
+        )
     if missing.any():
         row = int(np.argmax(missing))
         raise ColumnError(
             f"factor {name!r} has no value at row {row} ({values[row]} there; "
             f"{int(missing.sum())} of {len(values)} rows); leave such rows out"
         )
-    broken = values != np.round(values)
-    if broken.any():
-        row = int(np.argmax(broken))
+    if (below := values < 0).any():
+        row = int(np.argmax(below))
         raise ColumnError(
-            f"factor {name!r} holds {values[row]} at row {row}; factors are whole numbers: cut a "
-            "continuous one into levels first, as pandas.qcut(values, 10, labels=False) does"
+            f"factor {name!r} holds {int(values[row])} at row {row} ({int(below.sum())} of "
+            f"{len(values)} rows are negative); codes run 0, 1, ..., and -1 means missing: leave "
+            "such rows out, or, where they are values like the others, number the values first: "
+            "numpy.unique(values, return_inverse=True)[1]"
         )
     if len(values) and values.min() == values.max():
         raise ColumnError(
@@ -205,6 +217,21 @@ def _check_factor(values: np.ndarray, name: Any) -> None:
 def off_torch(values: Any) -> Any:
     """Return a tensor as an array, and anything else as it is."""
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+
+
+def _from_data(factors: Data) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """Return the columns of data side by side, ``(N, F)``, and what their entries are called."""
+    whole, known = factors.take(torch.arange(len(factors))), schema_of(factors)
+    values: list[np.ndarray] = []
+    names: list[Any] = []
+    for column in factors:
+        part = whole[column].reshape(len(factors), -1).cpu().numpy()
+        width = part.shape[1]
+        given = known[column].names if column in known else ()
+        plain = (column,) if width == 1 else tuple(f"{column}[{k}]" for k in range(width))
+        values.append(part)
+        names += given if len(given) == width else plain
+    return np.concatenate(values, 1), tuple(names)
 
 
 def _names_of(table: Any) -> tuple[Any, ...] | None:

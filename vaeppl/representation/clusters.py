@@ -1,7 +1,8 @@
-"""Whether rows of a class lie together: clusters of the codes against the labels."""
+"""Whether rows lie in clusters, and those of a class together: k-means against the labels."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from .probes import labelled
-from .scores import in_words
+from ..errors import ColumnError
+from ._arrays import as_codes
+from .probes import labelled, scaled
+from .scores import in_words, shown
 
 __all__ = ["Clusterability", "clusterability"]
 
 
 @dataclass(frozen=True)
 class Clusterability:
-    """Clusters of the codes against the labels.
+    """Clusters of the codes against the labels; NaN for what takes labels where there are none.
 
     Attributes
     ----------
@@ -44,15 +47,15 @@ class Clusterability:
     settings: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        return (
-            f"clusterability ARI {self.ari:.3f}, NMI {self.nmi:.3f}, purity {self.purity:.3f}, "
-            f"silhouette {self.silhouette:.3f} ({in_words(self.settings)})"
-        )
+        against = {"ARI": self.ari, "NMI": self.nmi, "purity": self.purity}
+        values = {**({} if math.isnan(self.ari) else against), "silhouette": self.silhouette}
+        words = [f"{name} {shown(value)}" for name, value in values.items()]
+        return f"clusterability {', '.join(words)} ({in_words(self.settings)})"
 
 
 def clusterability(
     codes: Any,
-    labels: Any,
+    labels: Any = None,
     *,
     clusters: int | None = None,
     starts: int = 10,
@@ -60,7 +63,7 @@ def clusterability(
     most_rows: int = 5_000,
     seed: int = 0,
 ) -> Clusterability:
-    """Compare clusters that k-means finds in the codes with labels.
+    """Compare clusters that k-means finds in the codes with labels, if there are any.
 
     Parameters
     ----------
@@ -68,6 +71,7 @@ def clusterability(
         Latents of the rows, ``(N, D)``.
     labels
         Whole numbers 0, ..., K - 1, ``(N,)``; rows of -1 or NaN have no label and are left out.
+        ``None``: only the silhouette of the clusters is computed, which takes no labels.
     clusters
         How many to find; as many as there are classes if ``None``.
     starts
@@ -89,7 +93,8 @@ def clusterability(
     Raises
     ------
     ColumnError
-        If codes are not finite, or there are no labels, or of one class only.
+        If codes are not finite, labels are of one class only, or neither labels nor the number of
+        clusters are given.
     ValueError
         If there are to be more clusters than rows.
 
@@ -105,24 +110,50 @@ def clusterability(
     >>> clusterability(np.eye(3)[labels], labels)
     clusterability ARI 1.000, NMI 1.000, purity 1.000, silhouette 1.000 (rows=60, clusters=3,
     starts=10, standardise=False, silhouette_rows=60, seed=0)
+    >>> clusterability(np.eye(3)[labels], clusters=3)
+    clusterability silhouette 1.000 (rows=60, clusters=3, starts=10, standardise=False,
+    silhouette_rows=60, seed=0)
     """
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-
-    z, y = labelled(codes, labels, standardise)
-    number = len(np.unique(y)) if clusters is None else clusters
+    z, y = _codes_and_labels(codes, labels, standardise)
+    number = _number_of(y) if clusters is None else clusters
     if not 2 <= number <= len(z):
         raise ValueError(f"clusters is from 2 to the number of rows, {len(z)}; given {number}")
     found = _k_means(z, number, starts, seed)
     some = np.random.RandomState(seed).permutation(len(z))[:most_rows]
     settings = {"rows": len(z), "clusters": number, "starts": starts, "standardise": standardise}
-    return Clusterability(
-        float(adjusted_rand_score(y, found)),
-        float(normalized_mutual_info_score(y, found)),
-        _purity(y, found),
-        _silhouette(z[some], found[some]),
-        _silhouette(z[some], y[some]),
-        {**settings, "silhouette_rows": len(some), "seed": seed},
-    )
+    settings |= {"silhouette_rows": len(some), "seed": seed}
+    silhouette = _silhouette(z[some], found[some])
+    if y is None:
+        return Clusterability(math.nan, math.nan, math.nan, silhouette, math.nan, settings)
+    of_labels = _silhouette(z[some], y[some])
+    return Clusterability(*_agreement(y, found), silhouette, of_labels, settings)
+
+
+def _codes_and_labels(
+    codes: Any, labels: Any, standardise: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return codes on their scale, and labels if there are any."""
+    if labels is None:
+        return scaled(as_codes(codes), standardise), None
+    return labelled(codes, labels, standardise)
+
+
+def _number_of(y: np.ndarray | None) -> int:
+    """Return how many classes there are, if there are any."""
+    if y is None:
+        raise ColumnError(
+            "no labels were given, so it is not known how many clusters to find: pass clusters=, "
+            "or labels, an array (N,) of whole numbers"
+        )
+    return len(np.unique(y))
+
+
+def _agreement(y: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
+    """Return ARI, NMI and purity of clusters."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    same = float(normalized_mutual_info_score(y, found))
+    return float(adjusted_rand_score(y, found)), same, _purity(y, found)
 
 
 def _k_means(z: np.ndarray, number: int, starts: int, seed: int) -> np.ndarray:

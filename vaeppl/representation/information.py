@@ -35,9 +35,11 @@ def mutual_information(
         Latents of the rows, ``(N, D)``: an array, a tensor or a data frame.
     factors
         Known factors of the rows, ``(N, F)``: whole numbers, none negative. The columns of a data
-        frame give them their names.
+        frame give them their names, and so do those of :class:`vaeppl.data.Data`:
+        ``data.columns("factors")``.
     bins
-        Bins of each code; a code of more values loses what its bins merge.
+        Bins of each code; a code of more values loses what its bins merge, and one of fewer values
+        fills as many bins as it has values at most.
     binning
         ``"width"``: bins of equal width from the smallest to the largest value, as published. One
         outlier then puts all other rows into few bins. ``"quantile"``: bins of equal numbers of
@@ -51,7 +53,8 @@ def mutual_information(
     Raises
     ------
     ColumnError
-        If codes are not finite, factors are missing or constant, or rows are fewer than bins.
+        If codes are not finite, factors are missing or constant, or rows are fewer than bins,
+        but for codes each value of which has two rows on average.
 
     Notes
     -----
@@ -189,22 +192,27 @@ def two_best(matrix: np.ndarray) -> np.ndarray:
 def _table(data: Paired, bins: int, binning: str) -> pd.DataFrame:
     import pandas as pd
 
-    _check_bins(bins, binning, len(data.codes))
+    _check_bins(data, bins, binning)
     places = [_binned(z, bins, binning) for z in data.codes.T]
     entries = [[_information(b, k) for k in data.levels.T] for b in places]
     return pd.DataFrame(entries, index=data.code_names, columns=data.factor_names)
 
 
-def _check_bins(bins: int, binning: str, rows: int) -> None:
+def _check_bins(data: Paired, bins: int, binning: str) -> None:
     if binning not in BINNINGS:
         raise ValueError(unknown_name("binning", binning, BINNINGS))
     if bins < 2:
         raise ValueError(f"bins is at least 2; given {bins}")
-    if rows < bins:
-        raise ColumnError(
-            f"{rows} rows are fewer than {bins} bins, so no mutual information can be estimated; "
-            "give more rows or fewer bins"
-        )
+    rows = len(data.codes)
+    if rows >= bins:
+        return
+    for name, values in zip(data.code_names, data.codes.T, strict=True):
+        # A code of few values fills no more bins than those, however many there are.
+        if 2 * (distinct := len(np.unique(values))) > rows:
+            raise ColumnError(
+                f"{rows} rows are fewer than {bins} bins, and code {name!r} has {distinct} values "
+                "in them, so no mutual information can be estimated; give more rows or fewer bins"
+            )
 
 
 def _binned(values: np.ndarray, bins: int, binning: str) -> np.ndarray:

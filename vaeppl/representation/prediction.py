@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import unknown_name
 from ._arrays import Paired, paired, split, standardised
 from .information import two_best
-from .scores import Score, in_words
+from .scores import Score, in_words, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,8 +167,8 @@ class DCI:
 
     def __repr__(self) -> str:
         return (
-            f"dci disentanglement {self.disentanglement:.3f}, completeness "
-            f"{self.completeness:.3f}, informativeness {self.informativeness:.3f} "
+            f"dci disentanglement {shown(self.disentanglement)}, completeness "
+            f"{shown(self.completeness)}, informativeness {shown(self.informativeness)} "
             f"({in_words(self.settings)})"
         )
 
@@ -320,11 +320,11 @@ def _disentanglement(importance: np.ndarray) -> float:
     if not mass.any():
         return 0.0
     purity = np.array([1 - _relative_entropy(row) for row in importance])
-    return float(mass / mass.sum() @ purity)
+    return max(0.0, float(mass / mass.sum() @ purity))
 
 
 def _completeness(importance: np.ndarray) -> float:
-    return float(np.mean([1 - _relative_entropy(column) for column in importance.T]))
+    return max(0.0, float(np.mean([1 - _relative_entropy(column) for column in importance.T])))
 
 
 def _relative_entropy(weights: np.ndarray) -> float:

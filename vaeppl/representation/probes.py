@@ -176,10 +176,10 @@ def labelled(codes: Any, labels: Any, standardise: bool) -> tuple[np.ndarray, np
     """Return codes and labels of the rows that have one; the scale is that of all rows."""
     z = as_codes(codes)
     y = as_labels(labels, len(z))
-    return _scaled(z, standardise)[y != HIDDEN], y[y != HIDDEN]
+    return scaled(z, standardise)[y != HIDDEN], y[y != HIDDEN]
 
 
-def _scaled(z: np.ndarray, standardise: bool) -> np.ndarray:
+def scaled(z: np.ndarray, standardise: bool) -> np.ndarray:
     """Return codes centred, each of standard deviation 1, or all on one scale."""
     if standardise:
         return standardised(z)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import unknown_name
+from ..errors import ColumnError, unknown_name
 from ._arrays import paired
 from .correlation import as_scales, total_correlation
 from .fixed_factor import beta_vae_score, factor_vae_score
@@ -90,11 +90,13 @@ def report(
         Indexed by ``metric``: the mean ``value`` over seeds, ``low`` and ``high`` (quantiles),
         ``seeds``, ``rows`` of a seed, and ``settings`` in words. DCI has four lines: the last
         is the disentanglement weighted by accuracy above chance (:meth:`DCI.weighted`).
+        A metric that cannot be had of these rows has no value, 0 seeds, and the reason among its
+        settings.
 
     Raises
     ------
     ColumnError
-        As the functions of the metrics.
+        As the functions of the metrics, if none of them can be had.
     ValueError
         If there is no such metric.
 
@@ -115,18 +117,42 @@ def report(
     import pandas as pd
 
     data = paired(codes, factors)
+    data.chosen(categorical)  # a name that is none is a fault of the call, not of one metric
     sigma = None if scales is None else as_scales(scales, data.codes)
     z = pd.DataFrame(data.codes, columns=data.code_names)
     v = pd.DataFrame(data.factors, columns=data.factor_names)
     functions = _functions(categorical, bins, trees)
-    lines: list[dict[str, Any]] = []
-    for name in _wanted(metrics, len(data.factor_names)):
+    wanted = _wanted(metrics, len(data.factor_names))
+
+    def of_seeds(name: str) -> list[dict[str, Any]]:
+        lines: list[dict[str, Any]] = []
         most = most_rows_dci if name == "dci" else most_rows
         for number in range(seed, seed + repeats):
             rows = _some_rows(len(z), most, number)
             part = None if sigma is None else sigma[rows]
             lines += _lines(functions[name](z.iloc[rows], v.iloc[rows], part, number))
-    return _summary(pd.DataFrame(lines), level)
+        return lines
+
+    return _summary(pd.DataFrame(_all(of_seeds, wanted, len(z))), level)
+
+
+def _all(
+    lines_of: Callable[[str], list[dict[str, Any]]], metrics: Sequence[str], rows: int
+) -> list[dict[str, Any]]:
+    """Return the lines of all metrics; the reason for one that cannot be had, if others can."""
+    lines: list[dict[str, Any]] = []
+    refused: list[ColumnError] = []
+    for name in metrics:
+        try:
+            lines += lines_of(name)
+        except ColumnError as error:
+            refused.append(error)
+            reason = f"not to be had: {error}"
+            line = {"metric": name, "value": np.nan, "seeds": 0, "rows": rows}
+            lines.append({**line, "settings": reason})
+    if refused and len(refused) == len(metrics):
+        raise refused[0]
+    return lines
 
 
 def _wanted(metrics: Iterable[str] | None, num_factors: int) -> list[str]:
@@ -169,7 +195,7 @@ def _lines(found: Score | DCI) -> list[dict[str, Any]]:
     """Return the values of a metric with what they depend on beside the seed."""
     settings = {k: v for k, v in found.settings.items() if k not in ("rows", "seed", "weighted")}
     values = {found.metric: found.value} if isinstance(found, Score) else _values_of_dci(found)
-    same = {"rows": found.settings["rows"], "settings": in_words(settings)}
+    same = {"seeds": 1, "rows": found.settings["rows"], "settings": in_words(settings)}
     return [{"metric": name, "value": value, **same} for name, value in values.items()]
 
 
@@ -191,6 +217,6 @@ def _summary(lines: pd.DataFrame, level: float) -> pd.DataFrame:
         "value": value.mean(),
         "low": value.quantile((1 - level) / 2),
         "high": value.quantile((1 + level) / 2),
-        "seeds": value.size(),
+        "seeds": groups["seeds"].sum(),
     }
     return pd.DataFrame(bands).join(groups[["rows", "settings"]].first())

@@ -46,7 +46,12 @@ class Score:
         return self.value
 
     def __repr__(self) -> str:
-        return f"{self.metric} {self.value:.3f} ({in_words(self.settings)})"
+        return f"{self.metric} {shown(self.value)} ({in_words(self.settings)})"
+
+
+def shown(value: float) -> str:
+    """Write a value with three digits; what rounds to zero has no sign."""
+    return f"{round(value, 3) + 0.0:.3f}"
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
