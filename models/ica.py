@@ -106,6 +106,11 @@ class ICA(linear.LinearModel):
         """Build the story in the unit of some data, A at their principal axes.
 
         So the first thing learnt is the rotation which makes the scores independent.
+
+        Raises
+        ------
+        ColumnError
+            If an entry is missing or infinite, so that there are no principal axes.
         """
         x = linear.matrix(data)
         story = super().for_data(data, **options)

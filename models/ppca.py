@@ -110,7 +110,8 @@ class PPCA(linear.LinearModel):
         Raises
         ------
         ColumnError
-            If the rows lie in a space of K dimensions, so that no noise is left.
+            If the rows lie in a space of K dimensions, so that no noise is left; or an entry is
+            missing or infinite.
         """
         x = linear.matrix(data)
         story = cls.for_data(data, latent_dim=latent_dim)

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch.distributions import Laplace, MultivariateNormal, Normal
 
+import vaeppl
 from vaeppl import linear
+from vaeppl.errors import ColumnError
+from vaeppl.models import ICA, PPCA, FactorAnalysis
 
 
 def story(n=7, d=5, k=3):
@@ -88,3 +91,30 @@ def test_particles_stand_in_front():
     x, w, b, s = story()
     for q in (linear.linear_normal(x, w, b, s), linear.linear_laplace(x, w, b, s)):
         assert q.expand([4, 7]).rsample().shape == (4, 7, 3)
+
+
+@pytest.mark.parametrize("start", [PPCA.closed_form, ICA.for_data])
+def test_principal_axes_need_every_entry(start):
+    x = torch.randn(50, 4)
+    for value in (math.nan, math.inf):
+        x[7, 2] = value
+        message = rf"column 'x' holds {value} at row 7, entry 2 .* drop the row or fill the entry"
+        with pytest.raises(ColumnError, match=message):
+            start({"x": x})
+
+
+@pytest.mark.parametrize("story", [PPCA, FactorAnalysis])
+def test_the_unit_is_that_of_the_entries_that_are_there(story):
+    x = 3.0 + 2.0 * torch.randn(50, 4)
+    whole = story.for_data({"x": x})
+    assert torch.allclose(whole.center, x.mean(0))
+    sd = x.var(0, correction=0) if story is FactorAnalysis else x.var(0, correction=0).mean()
+    assert torch.allclose(whole.unit, sd.sqrt())
+    gaps = x.clone()
+    gaps[7, 2] = math.nan
+    found = story.for_data({"x": gaps})
+    others = torch.arange(50) != 7
+    expected = x.mean(0).where(torch.arange(4) != 2, x[others].mean(0))
+    assert torch.allclose(found.center, expected) and found.unit.isfinite().all()
+    fit = vaeppl.fit(found, {"x": gaps}, guide="auto", epochs=1, progress=False)
+    assert fit.history["elbo"].notna().all()

@@ -10,7 +10,7 @@ from .data import Data
 from .errors import ColumnError, StoryError
 from .pair import Pair
 
-__all__ = ["check_columns", "entry_in_words"]
+__all__ = ["check_columns", "check_finite", "entry_in_words"]
 
 
 def check_columns(pair: Pair, data: Data, required: Sequence[str] | None = None) -> None:
@@ -49,7 +49,7 @@ def check_columns(pair: Pair, data: Data, required: Sequence[str] | None = None)
     for column in present:
         _check_width(pair, data, column)
         if not pair.takes_missing and column not in pair.partly_observed:
-            _check_finite(data, column)
+            check_finite(data, column)
 
 
 def _likely(wanted: str, data: Data) -> str:
@@ -74,14 +74,23 @@ def _check_width(pair: Pair, data: Data, column: str) -> None:
         )
 
 
-def _check_finite(data: Data, column: str) -> None:
+def check_finite(
+    data: Data, column: str, mend: str = "guide='auto' leaves out what is missing (NaN)"
+) -> None:
+    """Refuse a column with an entry that is missing or infinite.
+
+    Raises
+    ------
+    ColumnError
+        The message names column, row and entry, and ends with how else to mend it.
+    """
     found = data.first_nonfinite(column)
     if found is not None:
         row, entry, value = found
         raise ColumnError(
             f"column {column!r} holds {value} at row {row}{entry_in_words(data, column, entry)}; "
             "this model takes no missing or infinite values: drop the row or fill the entry; "
-            "guide='auto' leaves out what is missing (NaN)"
+            f"{mend}"
         )
 
 

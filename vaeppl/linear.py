@@ -10,7 +10,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from .data import as_data
+from .columns import check_finite
+from .data import Data, as_data
 from .model import Model
 
 __all__ = ["LinearModel", "linear_laplace", "linear_normal", "matrix"]
@@ -74,17 +75,36 @@ class LinearModel(Model):
 
     @classmethod
     def for_data(cls, data: Any, **options: Any) -> Any:
-        """Build the story in the unit of some data: their mean, and their standard deviation."""
-        x = matrix(data)
-        variance = x.var(0, correction=0)
+        """Build the story in the unit of some data: their mean, and their standard deviation.
+
+        Entries that are missing (NaN) are left out of both.
+        """
+        x = _column(as_data(data).train)
+        center = x.nanmean(0).nan_to_num()
+        there = (~x.isnan()).sum(0).clamp(min=1)
+        variance = (x - center).square().nansum(0) / there
         sd = (variance if cls.unit_per_column else variance.mean()).sqrt()
         unit = torch.where(sd > 0, sd, torch.ones_like(sd)).tolist()
-        return cls(**{"x_dim": x.shape[1], "center": x.mean(0).tolist(), "unit": unit, **options})
+        return cls(**{"x_dim": x.shape[1], "center": center.tolist(), "unit": unit, **options})
 
 
 def matrix(data: Any) -> Tensor:
-    """Return the column ``x`` of the rows that are fitted, ``(N, D)``, in float64."""
-    columns = as_data(data).train.columns("x")
+    """Return the column ``x`` of the rows that are fitted, ``(N, D)``, in float64.
+
+    Raises
+    ------
+    ColumnError
+        If an entry is missing or infinite, so that the rows have no principal axes.
+    """
+    rows = as_data(data).train
+    x = _column(rows)
+    if not x.isfinite().all():
+        check_finite(rows, "x", "vaeppl.fit with guide='auto' leaves out what is missing (NaN)")
+    return x
+
+
+def _column(rows: Data) -> Tensor:
+    columns = rows.columns("x")
     return columns.take(torch.arange(len(columns)))["x"].double().flatten(1)
 
 
