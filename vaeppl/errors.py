@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any, TypeVar
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "StoryError",
     "by_name",
     "unknown_name",
+    "whole_number",
 ]
 
 
@@ -52,6 +54,27 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     near = [lower[m] for m in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return f"unknown {what} {name!r}: {hint}Known: {', '.join(known) or 'none'}"
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return a whole number, or refuse what is none or too small.
+
+    Raises
+    ------
+    ValueError
+        The message names the argument.
+
+    Examples
+    --------
+    >>> whole_number("num_particles", 5, 1)
+    5
+    >>> whole_number("num_particles", 2.5, 1)
+    Traceback (most recent call last):
+    ValueError: num_particles is a whole number, at least 1; given 2.5
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} is a whole number, at least {least}; given {value!r}")
+    return int(value)
 
 
 def by_name(

@@ -406,7 +406,7 @@ def test_bad_input(x, bits):
         vaeppl.compare_estimators(story, data, estimators=["elbo", "elbo"])
     with pytest.raises(ValueError, match="nothing to compare"):
         vaeppl.compare_estimators(story, data, estimators=[])
-    with pytest.raises(ValueError, match="repeats is at least 2; given 1"):
+    with pytest.raises(ValueError, match="repeats is a whole number, at least 2; given 1"):
         vaeppl.compare_estimators(story, data, repeats=1)
     with pytest.raises(TypeError, match="epochs: settings of a fit; give mode='trained'"):
         vaeppl.compare_estimators(story, data, epochs=3)
@@ -417,3 +417,93 @@ def test_bad_input(x, bits):
         vaeppl.compare_estimators(fit, {"x": bits}, mode="trained")
     with pytest.raises(ColumnError, match="'x'"):
         vaeppl.compare_estimators(story, {"y": x})
+
+
+class Marked(torch.nn.Module):
+    """A mixture of two normals of learnt means; the component is marked to be summed out."""
+
+    def __init__(self):
+        super().__init__()
+        self.means = torch.nn.Parameter(torch.tensor([-1.0, 2.0]))
+        self.logits = torch.nn.Parameter(torch.tensor([0.5, 0.0]))  # of q, the same for all rows
+
+    def model(self, x):
+        with vaeppl.rows(x):
+            k = pyro.sample("k", dist.Categorical(torch.tensor([0.3, 0.7])))
+            pyro.sample("x", dist.Normal(self.means[k], 1.0), obs=x)
+
+    def guide(self, x):
+        with vaeppl.rows(x):
+            pyro.sample("k", dist.Categorical(logits=self.logits), infer={"enumerate": "parallel"})
+
+    def log_joint(self, x):
+        prior = torch.tensor([0.3, 0.7]).log()
+        return prior + dist.Normal(self.means, 1.0).log_prob(x.unsqueeze(-1))
+
+
+def test_a_latent_that_is_summed_out_has_the_exact_gradient_as_its_reference():
+    story, x = Marked(), torch.linspace(-2, 3, 16)
+    (exact,) = torch.autograd.grad(story.log_joint(x).logsumexp(-1).mean(), story.means)
+    q = story.logits.softmax(-1).detach()
+    (of_elbo,) = torch.autograd.grad((q * story.log_joint(x)).sum(-1).mean(), story.means)
+    bias = float((of_elbo - exact).norm() / exact.norm())
+    found = vaeppl.compare_estimators(
+        story, {"x": x}, estimators=["elbo", "iwae", "wake_sleep"], num_particles=64, repeats=20
+    )
+    assert found.table.loc["elbo", "model_bias"] == pytest.approx(bias, abs=0.05)
+    assert found.table.loc["iwae", "model_bias"] == pytest.approx(bias, abs=0.05)  # as it says
+    assert found.table.loc["wake_sleep", "model_bias"] < 0.1 < bias
+
+
+def test_latents_that_rows_share_leave_no_gap(x):
+    def model(x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with vaeppl.rows(x):
+            pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.tensor(0.1))
+        pyro.sample("mu", dist.Normal(loc, 0.2))
+        with vaeppl.rows(x):
+            pass
+
+    found = vaeppl.compare_estimators(
+        model, {"x": x}, guide=guide, estimators=["elbo", "trace_elbo"], repeats=4
+    )
+    assert found.table["gap"].isna().all() and found.table["value"].notna().all()
+    assert "given q of mu, which rows share: no gap can be told" in repr(found)
+
+
+def test_objectives_with_a_penalty_are_told_by_their_elbo(bits):
+    story = vaeppl.models.VAE(6, 2, hidden=(4,))
+    names = ["elbo", "capacity", "dip", "beta_tc"]
+    found = vaeppl.compare_estimators(story, {"x": bits}, estimators=names, repeats=20)
+    assert (found.table["value"] - found.table.loc["elbo", "value"]).abs().max() < 0.1
+
+
+def test_columns_are_the_same_whatever_the_story(x):
+    one = vaeppl.compare_estimators(Linear(), {"x": x}, estimators=["elbo"], repeats=2)
+    none = vaeppl.compare_estimators(Linear(), {"x": x}, estimators=["trace_enum_elbo"], repeats=2)
+    assert list(one.table.columns) == list(none.table.columns)
+
+
+def test_estimators_that_cannot_be_compared(x):
+    class Mine(pyro.infer.Trace_ELBO):
+        pass
+
+    with pytest.raises(ValueError, match=r"a class: pass an object of it, Mine\(\)"):
+        vaeppl.compare_estimators(Linear(), {"x": x}, estimators={"mine": Mine})
+    with pytest.raises(ValueError, match=r"RenyiELBO of Pyro.*estimator='renyi'"):
+        vaeppl.fit(Linear(), {"x": x}, estimator=pyro.infer.RenyiELBO(num_particles=4))
+    for number in (2.5, "8"):
+        found = vaeppl.compare_estimators(
+            Linear(), {"x": x}, estimators=["elbo"], num_particles=number, repeats=2
+        )
+        assert "num_particles is a whole number, at least 1" in found.table["reason"].iloc[0]
+    story = Marked()
+    found = vaeppl.compare_estimators(
+        story, {"x": x}, estimators=["trace_elbo", "trace_graph_elbo"], repeats=2
+    )
+    assert set(found.table["reason"]) == {
+        "it cannot sum out k, which the guide marks to be enumerated"
+    }

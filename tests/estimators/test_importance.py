@@ -397,7 +397,7 @@ def test_a_guide_without_a_density_is_refused(exact):
 
 def test_options_out_of_range_are_refused():
     for estimator in (IWAE, Renyi, CIWAE, VRMax, MIWAE, VIMCO):
-        with pytest.raises(ValueError, match="num_particles is at least"):
+        with pytest.raises(ValueError, match="num_particles is a whole number, at least"):
             estimator(0)
     with pytest.raises(ValueError, match="at least 2; given 1"):
         VIMCO(1)

@@ -102,7 +102,7 @@ def test_unknown_names_and_options_are_refused():
         estimators.get("ebo")
     with pytest.raises(ValueError, match="unknown estimator"):
         estimators.about("ebo")
-    with pytest.raises(ValueError, match=r"'elbo' does not take these options.*'alpha'"):
+    with pytest.raises(ValueError, match=r"unknown option of 'elbo' 'alpha'.*num_particles"):
         estimators.get("elbo", alpha=0.5)
-    with pytest.raises(ValueError, match="'trace_elbo' does not take these options"):
+    with pytest.raises(ValueError, match="unknown option of 'trace_elbo'"):
         estimators.get("trace_elbo", free_bits=0.5)

@@ -64,7 +64,7 @@ def test_of_several_columns_one_is_asked_for():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="steps is at least 1"):
+    with pytest.raises(ValueError, match="steps is a whole number, at least 1"):
         vaeppl.chain(VAE(6, 2), {"x": torch.zeros(3, 6)}, steps=0)
     with pytest.raises(vaeppl.errors.ColumnError):
         vaeppl.chain(VAE(6, 2), {"y": torch.zeros(3, 6)})

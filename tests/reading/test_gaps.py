@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -12,7 +13,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 import vaeppl
 from vaeppl import rows
 from vaeppl.errors import StoryError
-from vaeppl.models import VAE
+from vaeppl.models import VAE, AutoEncoder
 from vaeppl.pair import as_pair
 from vaeppl.reading.gaps import RowGuide, inference_gaps, latent_report
 from vaeppl.reading.tracing import quiet
@@ -147,9 +148,69 @@ def test_what_each_dimension_costs():
 
 
 def test_a_latent_that_is_a_number():
-    table = latent_report(Number(), {"x": torch.randn(50)})
-    assert table.shape == (1, 6) and table.kl.isna().all() and table.active.all()
-    assert len(vaeppl.active_units(Number(), {"x": torch.randn(50)})) == 1
+    x = torch.randn(50)
+    table = latent_report(Number(), {"x": x})
+    exact = kl_divergence(Normal(0.5 * x, 0.7), Normal(0.0, 1.0)).mean().item()
+    assert table.kl.tolist() == pytest.approx([exact], rel=1e-4)
+    assert table.active.tolist() == [True] and table.collapsed.tolist() == [False]
+    assert len(vaeppl.active_units(Number(), {"x": x})) == 1
+
+
+def test_a_point_has_no_kl_and_so_has_not_collapsed_nor_not():
+    """Where the code hangs on the row it is active; where it does not, it is not: no more."""
+
+    class Points(Number):
+        def __init__(self, slope):
+            super().__init__()
+            self.slope = slope
+
+        def guide(self, x):
+            with rows(x):
+                pyro.sample("z", dist.Delta(self.slope * self.a * x))
+
+    for slope, active in ((1.0, True), (0.0, False)):
+        line = latent_report(Points(slope), {"x": torch.randn(50)}).iloc[0]
+        assert line.active == active and line.kl != line.kl and line.collapsed is pd.NA
+        assert line.note == "the guide sets it to a point, which has no KL"
+    ae = AutoEncoder(6, 2, hidden=(4,))
+    table = latent_report(ae, {"x": (torch.rand(30, 6) < 0.5).float()})
+    assert table.kl.isna().all() and table.collapsed.isna().all()
+
+
+def test_a_label_that_is_summed_out():
+    """Its KL is that of its categories together; a Bernoulli of one number has one dimension."""
+
+    class Coin(Number):
+        def model(self, x=None):
+            with rows(x):
+                y = pyro.sample("y", dist.Bernoulli(torch.tensor(0.5)))
+                pyro.sample("x", dist.Normal(y, 1.0), obs=x)
+
+        def guide(self, x):
+            with rows(x):
+                q = dist.Bernoulli(logits=self.a * x)
+                pyro.sample("y", q, infer={"enumerate": "parallel"})
+
+    class OneHot(Number):
+        def model(self, x=None):
+            with rows(x):
+                y = pyro.sample("y", dist.OneHotCategorical(torch.ones(3) / 3))
+                pyro.sample("x", dist.Normal(y[..., 0], 1.0), obs=x)
+
+        def guide(self, x):
+            with rows(x):
+                logits = torch.stack([self.a * x, x, -x], -1)
+                q = dist.OneHotCategorical(logits=logits)
+                pyro.sample("y", q, infer={"enumerate": "parallel"})
+
+    x = torch.randn(50)
+    coin = latent_report(Coin(), {"x": x}).iloc[0]
+    q = torch.distributions.Bernoulli(logits=0.5 * x)
+    exact = kl_divergence(q, torch.distributions.Bernoulli(0.5)).mean().item()
+    assert coin.kl == pytest.approx(exact, rel=1e-4) and coin.note == ""
+    table = latent_report(OneHot(), {"x": x})
+    assert len(table) == 3 and table.kl.isna().all() and table.collapsed.isna().all()
+    assert table.note.str.contains("summed out, and its KL does not fall apart").all()
 
 
 class Number(vaeppl.Model):
@@ -170,7 +231,8 @@ class Number(vaeppl.Model):
 def test_a_guide_whose_kl_does_not_fall_apart():
     vae = VAE(6, 2, hidden=(4,), guide_family="full_rank")
     table = latent_report(vae, {"x": (torch.rand(30, 6) < 0.5).float()})
-    assert table.kl.isna().all() and (table.collapsed == ~table.active).all()
+    assert table.kl.isna().all() and table.collapsed.isna().all()
+    assert (table.note == "the KL of the site does not fall apart by dimension").all()
 
 
 # --- bad input ---
@@ -183,7 +245,7 @@ def test_bad_input():
         inference_gaps(flow, x)
     with pytest.raises(ValueError, match="reference is 'ais' or 'importance'"):
         inference_gaps(VAE(6, 2, hidden=(4,)), x, reference="exact")
-    with pytest.raises(ValueError, match="steps is at least 2"):
+    with pytest.raises(ValueError, match="steps is a whole number, at least 2"):
         inference_gaps(VAE(6, 2, hidden=(4,)), x, steps=1)
 
     class Chained(Correlated):

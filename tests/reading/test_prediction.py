@@ -334,7 +334,7 @@ def test_what_cannot_be_predicted_is_told():
         vaeppl.predict_proba(Mixture(), {"x": X}, "z", num_particles=5)
     with pytest.raises(ColumnError, match="'x' beside 'y'; the data have none of them"):
         vaeppl.predict_proba(Mixture(), {"y": torch.zeros(4)})
-    with pytest.raises(ValueError, match="num_particles is at least 1; given 0"):
+    with pytest.raises(ValueError, match="num_particles is a whole number, at least 1; given 0"):
         vaeppl.predict_proba(Mixture(), {"x": X}, num_particles=0)
 
 

@@ -110,7 +110,7 @@ def test_latents_of_the_parts_of_a_row_are_drawn_together():
 
 def test_numbers_that_make_no_sense_are_refused():
     given = {"guide": wrong_guide, "num_samples": 3}
-    with pytest.raises(ValueError, match="num_particles is at least 2"):
+    with pytest.raises(ValueError, match="num_particles is a whole number, at least 2"):
         vaeppl.encode(normal_model, {"x": X}, num_particles=1, **given)
     with pytest.raises(ValueError, match="say how many by num_samples"):
         vaeppl.encode(normal_model, {"x": X}, guide=wrong_guide, num_particles=10)

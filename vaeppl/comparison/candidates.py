@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from .. import estimators
+from ..errors import whole_number
 from ..estimators.kl import exact_kl_sites
 from ..estimators.sites import is_point
 from ..pair import Batch, Pair
@@ -93,7 +95,9 @@ def candidates(given: Any, num_particles: int | Sequence[int]) -> list[Candidate
 
 
 def _expanded(label: Any, one: Any, numbers: list[int], several: bool) -> list[Candidate]:
-    if isinstance(one, pyro.infer.ELBO):
+    if inspect.isclass(one) or isinstance(one, pyro.infer.ELBO):
+        made: Any = one
+        estimators.get(made)  # raises where it cannot be compared
         name = type(one).__name__
         return [Candidate(label or name, name, {}, one)]
     name, options = (one, {}) if isinstance(one, str) else one
@@ -115,9 +119,8 @@ def reason_against(candidate: Candidate, pair: Pair, batch: Batch) -> str | None
 
     Must be called with the pair active.
     """
-    if candidate.num_particles < 1:  # Pyro's own take it, and add nothing up
-        return f"num_particles is at least 1; given {candidate.num_particles}"
     try:
+        whole_number("num_particles", candidate.num_particles, 1)  # Pyro's own do not look
         estimator = candidate.make()
     except (ValueError, TypeError) as error:
         return str(error)
@@ -167,7 +170,7 @@ def _known_reason(
 
 def _draws_all(name: str) -> bool:
     """Tell whether an estimator draws what is marked to be summed out, and means to."""
-    return name in ("score_function", "wake_sleep", "tvo", "trace_graph_elbo", "trace_elbo")
+    return name in ("score_function", "wake_sleep", "tvo")
 
 
 def _not_mean_field(pair: Pair, batch: Batch, trace: Any) -> str | None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..data import Data, as_data
-from ..errors import ColumnError
+from ..errors import ColumnError, whole_number
 from ..fitted import Fit
 from ..pair import as_pair
 from .candidates import candidates
@@ -135,8 +135,7 @@ def compare_estimators(
 
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
-        if value < 2:
-            raise ValueError(f"{name} is at least 2; given {value}")
+        whole_number(name, value, 2)
 
 
 def _split(data: Data, seed: int) -> tuple[Data, Data]:

@@ -108,6 +108,8 @@ def signal(moments: Moments, reference: Moments | None, places: Sequence[int]) -
 
 def gradient(loss: Tensor, parameters: Sequence[nn.Parameter], rows: int) -> list[Tensor]:
     """Return the gradient of minus a loss, per row."""
+    if not parameters:
+        return []
     found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
     pairs = zip(parameters, found, strict=True)
     return [torch.zeros_like(p) if g is None else -g / rows for p, g in pairs]

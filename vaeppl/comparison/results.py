@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 __all__ = ["FrozenComparison", "Reference", "TrainedComparison"]
 
 
+COLUMNS = (
+    *("num_particles", "value", "value_se", "gap", "gap_se"),
+    *(
+        f"{group}_{what}"
+        for group in ("model", "guide")
+        for what in ("bias", "bias_se", "cosine", "variance", "snr")
+    ),
+    *("ess", "milliseconds", "megabytes", "variance_x_ms", "reason"),
+)
+
+
 @dataclass(frozen=True)
 class Reference:
     """The best estimate of the evidence of the rows compared on; NaN if q has no density.
@@ -28,6 +39,9 @@ class Reference:
         Draws for each row.
     pareto_k, share_unreliable : float
         Median Pareto k of the rows' weights, and the share of rows where it is above 0.7.
+    given : tuple of str
+        Latents that all rows share: the evidence is then that of a row given the guide's
+        distribution of them, which no estimator is to reach, so that there are no gaps.
     """
 
     evidence: float
@@ -35,6 +49,7 @@ class Reference:
     num_particles: int
     pareto_k: float
     share_unreliable: float
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,8 @@ class FrozenComparison:
         A line an estimator, indexed by its label; per row of data, in nats:
 
         - ``num_particles``; ``value`` with ``value_se``, its Monte-Carlo standard error;
-          ``gap``, evidence less value, with ``gap_se``;
+          ``gap``, evidence less value, with ``gap_se``; the value is that of the bound: of an
+          objective with a penalty, the ELBO;
         - for the parameters of model and guide, ``model_…`` and ``guide_…``: ``bias`` of the mean
           gradient relative to the reference's length, with the size it would have from noise
           alone, ``bias_se``; ``cosine`` of their angle; ``variance`` of one gradient, summed over
@@ -74,8 +90,7 @@ class FrozenComparison:
         import pandas as pd
 
         table = pd.DataFrame(lines).set_index("estimator")
-        columns = [c for c in table.columns if c != "reason"]
-        return cls(table[[*columns, "reason"]], *given, **known)
+        return cls(table.reindex(columns=list(COLUMNS)), *given, **known)
 
     def to_rich(self) -> Group:
         """Return the table for a terminal, in two parts: the values, and the gradients."""
@@ -108,6 +123,8 @@ class FrozenComparison:
             f"evidence {r.evidence:.3f} ± {r.evidence_se:.2g} ({r.num_particles} particles, "
             f"Pareto k > 0.7 for {r.share_unreliable:.0%} of rows)"
         )
+        if r.given:
+            known += f", given q of {', '.join(r.given)}, which rows share: no gap can be told"
         if r.evidence != r.evidence:
             known = "the guide has no density, so the evidence is not known"
         return f"nats per row, {self.rows} rows, {self.repeats} repeats; {known}"

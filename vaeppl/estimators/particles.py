@@ -15,6 +15,7 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
+from ..errors import whole_number
 from . import draws as noise
 from .sites import check_drawn, sample_sites, without_log
 
@@ -65,8 +66,7 @@ class ParticleEstimator(pyro.infer.ELBO):
         max_plate_nesting: float = float("inf"),
         draws: str = "independent",
     ) -> None:
-        if num_particles < self.fewest:
-            raise ValueError(f"num_particles is at least {self.fewest}; given {num_particles}")
+        num_particles = whole_number("num_particles", num_particles, self.fewest)
         super().__init__(
             num_particles=num_particles,
             vectorize_particles=vectorize_particles and num_particles > 1,

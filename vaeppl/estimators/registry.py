@@ -79,8 +79,9 @@ _ESTIMATORS: dict[str, Estimator] = {
         "The importance-weighted bound log 1/K Σ w (Burda et al. 2016), row by row. Below log "
         "p(x) by about Var(w) / (2 K p²). The signal-to-noise ratio of the guide's gradient "
         "falls as 1/√K, so that many particles train the model and starve the guide; dreg does "
-        "not. Discrete latents get VIMCO's gradient; those marked are summed out. Latents of "
-        "rows and of all data together are refused: weights would be joint over the rows.",
+        "not. Discrete latents get VIMCO's gradient; those marked are summed under q outside the "
+        "log, so that q learns of them, and gain nothing from K. Latents of rows and of all data "
+        "together are refused: weights would be joint over the rows.",
     ),
     "dreg": Estimator(
         DReG,
@@ -129,7 +130,7 @@ _ESTIMATORS: dict[str, Estimator] = {
         "model ascends IWAE, the guide descends KL(p || q), by weighted draws (wake) and by "
         "draws of the story (sleep). Biased for finite K, consistent; q covers the posterior "
         "rather than seek a mode. For latents of any kind; fails where K draws never meet the "
-        "posterior. Its value is IWAE.",
+        "posterior. Its value is IWAE, every latent drawn.",
         enumerates=False,
     ),
     "dreg_wake_sleep": Estimator(
@@ -296,6 +297,9 @@ def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not empty}
 
 
+_options_of = options  # where an argument has its name
+
+
 def get(estimator: str | pyro.infer.ELBO, **options: Any) -> pyro.infer.ELBO:
     """Return an estimator by name with its options; an estimator is returned as it is.
 
@@ -310,7 +314,11 @@ def get(estimator: str | pyro.infer.ELBO, **options: Any) -> pyro.infer.ELBO:
     >>> get("elbo", num_particles=5).num_particles
     5
     """
+    if inspect.isclass(estimator):
+        raise ValueError(f"estimator is a class: pass an object of it, {estimator.__name__}()")
     if isinstance(estimator, pyro.infer.ELBO):
+        if not hasattr(estimator, "differentiable_loss"):
+            raise ValueError(_without_loss(type(estimator).__name__))
         if options:
             raise ValueError(
                 f"the {type(estimator).__name__} given has its options already: "
@@ -318,7 +326,16 @@ def get(estimator: str | pyro.infer.ELBO, **options: Any) -> pyro.infer.ELBO:
             )
         return estimator
     about(estimator)
-    try:
-        return _ESTIMATORS[estimator].make(**options)
-    except TypeError as error:
-        raise ValueError(f"estimator {estimator!r} does not take these options: {error}") from None
+    known = _options_of(estimator)
+    if unknown := [name for name in options if name not in known]:
+        raise ValueError(unknown_name(f"option of {estimator!r}", unknown[0], known))
+    return _ESTIMATORS[estimator].make(**options)
+
+
+def _without_loss(name: str) -> str:
+    ours = {"RenyiELBO": "renyi", "TraceTailAdaptive_ELBO": "tail_adaptive"}
+    instead = ours.get(name, "elbo")
+    return (
+        f"{name} of Pyro has no loss that can be differentiated (`differentiable_loss`), which a "
+        f"fit takes: use estimator={instead!r}"
+    )

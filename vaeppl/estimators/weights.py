@@ -163,8 +163,9 @@ def unit_dims(model_trace: Any, guide_trace: Any) -> frozenset[int]:
         outside = next((s for s in latents or observed if not _plates(s)), inside)
         raise StoryError(
             f"latent {inside['name']!r} stands in plate {next(iter(_plates(inside).values()))!r}, "
-            f"but {outside['name']!r} does not: importance weights would be joint over all of its "
-            "rows. Give every latent the same plate, or use estimator='elbo', whose terms add up"
+            f"but {outside['name']!r} does not: log p - log q would be joint over all rows, and "
+            "this estimator takes it (importance weights, say) row by row. Give every latent the "
+            "same plate, or use estimator='elbo', whose terms add up"
         )
     for site in observed:
         if not common <= _plates(site).keys():

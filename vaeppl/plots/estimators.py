@@ -226,7 +226,7 @@ def save_comparison(comparison: Any, folder: str | Path) -> list[Path]:
             "curves_by_seconds": lambda: estimator_curves(comparison, against="seconds"),
         }
     else:
-        groups = [g for g in ("model", "guide") if f"{g}_snr" in comparison.table]
+        groups = [g for g in ("model", "guide") if comparison.table[f"{g}_snr"].notna().any()]
         drawn = {"gaps": lambda: evidence_gaps(comparison)}
         drawn |= {f"bias_variance_{g}": partial(bias_variance, comparison, group=g) for g in groups}
         if comparison.table["num_particles"].nunique() > 1:
@@ -245,7 +245,8 @@ def save_comparison(comparison: Any, folder: str | Path) -> list[Path]:
 def _of_group(comparison: Any, group: str) -> Any:
     """Return the lines that have gradients of a group."""
     table = comparison.table
-    if f"{group}_snr" not in table:
-        known = [c[: -len("_snr")] for c in table.columns if c.endswith("_snr")]
+    if f"{group}_snr" not in table or table[f"{group}_snr"].isna().all():
+        told = [c for c in table.columns if c.endswith("_snr") and table[c].notna().any()]
+        known = [c[: -len("_snr")] for c in told]
         raise ValueError(f"there are gradients of {', '.join(known) or 'none'}; given {group!r}")
     return table[table["reason"] == ""]

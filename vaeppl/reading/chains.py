@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..distributions import centre
-from ..errors import StoryError, unknown_name
+from ..errors import StoryError, unknown_name, whole_number
 from ..pair import Batch, Pair, as_pair
 from . import tracing
 from .sites import observed_columns
@@ -85,8 +85,7 @@ def chain(
     >>> chain(VAE(6, 2, hidden=(4,)), {"x": x}, steps=3).states.shape
     torch.Size([4, 20, 6])
     """
-    if steps < 1:
-        raise ValueError(f"steps is at least 1; given {steps}")
+    whole_number("steps", steps, 1)
     pair = as_pair(source, guide)
     rows = tracing.resident(pair, data)
     column = _drawn(pair, rows, column)

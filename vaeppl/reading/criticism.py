@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data import Data, as_data
-from ..errors import StoryError, unknown_name
+from ..errors import StoryError, unknown_name, whole_number
 from ..pair import Pair, as_pair
 from ..training.seeds import derived_seed
 from . import tracing
@@ -130,8 +130,7 @@ def posterior_predictive_check(
     """
     if kind not in ("posterior", "prior"):
         raise ValueError(unknown_name("kind of check", kind, ["posterior", "prior"]))
-    if num_samples < 1:
-        raise ValueError(f"num_samples is at least 1; given {num_samples}")
+    whole_number("num_samples", num_samples, 1)
     pair, data = as_pair(source, guide), as_data(data)
     rows = tracing.resident(pair, data)
     column = _column(pair, rows, column)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data import Data
-from ..errors import StoryError
+from ..errors import StoryError, whole_number
 from ..estimators.elbo import (
     exact_kl_sites,
     is_beside_the_story,
@@ -209,8 +209,7 @@ def evidence(
     >>> report.rows.shape
     (20, 5)
     """
-    if num_particles < 2:
-        raise ValueError(f"num_particles is at least 2 for a standard error; given {num_particles}")
+    whole_number("num_particles", num_particles, 2)  # below, there is no standard error
     pair = as_pair(source, guide)
     parts = []
     with tracing.quiet(pair, seed=seed):
@@ -356,8 +355,7 @@ def elbo(
     >>> list(report.rows.columns)
     ['elbo', 'reconstruction', 'kl', 'kl[z]']
     """
-    if num_particles < 1:
-        raise ValueError(f"num_particles is at least 1; given {num_particles}")
+    whole_number("num_particles", num_particles, 1)
     pair = as_pair(source, guide)
     parts = []
     with tracing.quiet(pair, seed=seed):

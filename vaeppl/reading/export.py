@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..data import Data, as_data
-from ..errors import StoryError
+from ..errors import StoryError, whole_number
 from ..estimators.elbo import is_beside_the_story, sample_sites
 from ..pair import Batch, Pair, as_pair
 from . import tracing
@@ -129,10 +129,8 @@ def to_arviz(
 
 
 def _check_numbers(num_samples: int, prior_samples: int, max_rows: int | None) -> None:
-    if num_samples < 1:
-        raise ValueError(f"num_samples is at least 1; given {num_samples}")
-    if prior_samples < 0:
-        raise ValueError(f"prior_samples is at least 0 (none); given {prior_samples}")
+    whole_number("num_samples", num_samples, 1)
+    whole_number("prior_samples", prior_samples, 0)
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows is at least 1; given {max_rows}")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data import Data, as_data
-from ..errors import ColumnError, unknown_name
+from ..errors import ColumnError, unknown_name, whole_number
 from ..pair import Pair, as_pair
 from .imputed import Imputed
 from .predictive import posterior_predictive
@@ -130,8 +130,7 @@ def _gibbs(
     pair: Pair, rows: Data, gaps: dict[str, Tensor], chains: int, steps: int, seed: int
 ) -> dict[str, Tensor]:
     """Walk some chains side by side, as further rows."""
-    if steps < 1:
-        raise ValueError(f"steps is at least 1; given {steps}")
+    whole_number("steps", steps, 1)
     taken = [c for c in pair.columns if c in rows]
     tiled = Data({c: rows[c].repeat(chains, *[1] * (rows[c].ndim - 1)) for c in taken})
     many = {c: gap.repeat(chains, *[1] * (gap.ndim - 1)) for c, gap in gaps.items()}

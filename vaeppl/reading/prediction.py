@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..data import Data, DataError, as_data, minibatches
 from ..data.labels import HIDDEN, labels_of
-from ..errors import CheckpointError, ColumnError, StoryError
+from ..errors import CheckpointError, ColumnError, StoryError, whole_number
 from ..estimators.elbo import sample_sites
 from ..pair import Batch, Pair, as_pair
 from ..strata import is_missing
@@ -104,8 +104,8 @@ def predict_proba(
     torch.Size([50, 4])
     """
     for option, number in (("num_samples", num_samples), ("num_particles", num_particles)):
-        if number is not None and number < 1:
-            raise ValueError(f"{option} is at least 1; given {number}")
+        if number is not None:
+            whole_number(option, number, 1)
     pair, data = as_pair(source, guide), as_data(data)
     if own_classifier(pair) is not None:
         return _by_own_classifier(source, pair, column, seed, num_particles).predict_proba(data)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data import Data, as_data
 from ..distributions import centre
+from ..errors import whole_number
 from ..estimators.elbo import is_enumerated, sample_sites
 from ..pair import Batch, Pair, as_pair
 from ..strata import is_missing
@@ -69,8 +70,7 @@ def sample(
     >>> draws["z"].shape, draws["x"].shape
     (torch.Size([5, 2]), torch.Size([5, 6]))
     """
-    if num_rows < 1:
-        raise ValueError(f"num_rows is at least 1; given {num_rows}")
+    whole_number("num_rows", num_rows, 1)
     pair = as_pair(source, guide or (_no_guide if inspect.isfunction(source) else None))
     columns: dict[str, Tensor] = {}
     if given is None and pair.required:
@@ -324,8 +324,7 @@ def _draws(
     predictive: bool,
 ) -> dict[str, Tensor]:
     """Draw the latents of the rows, or the columns given those."""
-    if num_samples < 1:
-        raise ValueError(f"num_samples is at least 1; given {num_samples}")
+    whole_number("num_samples", num_samples, 1)
     check_particles(num_particles)
     parts = []
     shared = [poutine.Trace() for _ in range(num_samples)]

@@ -9,6 +9,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
+from ..errors import whole_number
 from ..pair import Batch, Pair
 from . import tracing
 from .weights import weigh
@@ -60,8 +61,8 @@ def posterior_draws(
 
 def check_particles(num_particles: int | None) -> None:
     """Raise a ValueError if there are particles, but fewer than two to choose from."""
-    if num_particles is not None and num_particles < 2:
-        raise ValueError(f"num_particles is at least 2, or None; given {num_particles}")
+    if num_particles is not None:
+        whole_number("num_particles", num_particles, 2)
 
 
 def _cloud(

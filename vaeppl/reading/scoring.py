@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.labels import HIDDEN, label_codes
-from ..errors import ColumnError
+from ..errors import ColumnError, whole_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,8 +144,7 @@ def calibration(probabilities: Any, labels: Any, bins: int = 10) -> pd.DataFrame
     """
     import pandas as pd
 
-    if bins < 1:
-        raise ValueError(f"bins is at least 1; given {bins}")
+    whole_number("bins", bins, 1)
     probabilities, labels = _labelled(probabilities, labels)
     confidence, predicted = (t.numpy() for t in probabilities.double().max(-1))
     number = np.ceil(confidence * bins).clip(1, bins) - 1

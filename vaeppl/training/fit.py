@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import torch
 from .. import __version__, checks, estimators
 from ..config import to_config
 from ..data import Data, as_data
-from ..errors import ColumnError, ProcessLost, StoryError
+from ..errors import ColumnError, ProcessLost, StoryError, whole_number
 from ..fitted import Fit, RunFolder, seconds_of
 from ..guides import guide_for
 from ..model import Model
@@ -278,8 +276,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
         optional = name in ("patience", "checkpoint_every")
         if value is None and optional:
             continue
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name} is a whole number, at least {least}; given {value!r}")
+        whole_number(name, value, least)
     if not 0 <= settings["rare_share"] <= 0.5:
         raise ValueError(f"rare_share is from 0 to 0.5; given {settings['rare_share']}")
     for name in ("lr", "clip_norm", "weight_decay", "free_bits"):
@@ -305,8 +302,6 @@ def _estimator(estimator: Any, num_particles: int, free_bits: float) -> Any:
     if isinstance(estimator, str):
         options = {"free_bits": free_bits} if free_bits else {}
         return estimators.get(estimator, num_particles=num_particles, **options)
-    if inspect.isclass(estimator):
-        raise ValueError(f"estimator is a class: pass an object of it, {estimator.__name__}()")
     made = estimators.get(estimator)
     if num_particles not in (1, made.num_particles):
         raise ValueError(
