@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal, Normal
 import vaeppl
 from vaeppl import rows
 from vaeppl.errors import StoryError
-from vaeppl.models import M2, VAE
+from vaeppl.models import M2, VAE, AutoEncoder
 from vaeppl.pair import as_pair
 from vaeppl.reading.ais import Target, annealed_evidence, hamiltonian
 from vaeppl.reading.tracing import quiet
@@ -78,6 +78,50 @@ def test_it_finds_the_evidence(start, make):
     assert error.abs().max() < 0.6
     assert 0.4 < report.rows["acceptance"].mean() < 0.9
     assert report.rows["elbo"].mean() < report.mean
+
+
+class Pointed(Scales):
+    """The same story, with a guide that sets the latents to points."""
+
+    def guide(self, x):
+        with rows(x):
+            s = pyro.sample("s", dist.Delta((0.1 * x + self.c).exp()))
+            pyro.sample("t", dist.Delta(x * s / (1 + s)))
+
+
+def test_from_the_prior_the_guide_may_set_latents_to_points():
+    """The scale is positive in the story; the point that the guide sets it to does not say so."""
+    story, x = Pointed(), 2 * torch.randn(40)
+    report = annealed_evidence(story, {"x": x}, num_temperatures=60, start="prior")
+    error = torch.tensor(report.rows["log_evidence"].to_numpy()) - story.log_evidence(x)
+    assert error.mean().abs() < 4 * report.mc_se + 0.01 and error.abs().max() < 0.6
+
+
+def test_no_chain_starts_where_there_is_no_density():
+    x = {"x": torch.randn(5)}
+    with pytest.raises(StoryError, match=r"Pointed sets 's' to a point.*no bound.*start='prior'"):
+        annealed_evidence(Pointed(), x)
+    x = {"x": torch.randn(5, 4)}
+    proper, flat = (AutoEncoder(4, 2, hidden=(3,), prior=p) for p in ("normal", None))
+    with pytest.raises(StoryError, match=r"sets 'z' to a point.*no bound of it.*start='prior'"):
+        annealed_evidence(proper, x)
+    with pytest.raises(StoryError, match=r"sets 'z' to a point.*no bound of it; nor from the pri"):
+        annealed_evidence(flat, x)
+    with pytest.raises(StoryError, match=r"AutoEncoder has a flat prior, which is no density"):
+        annealed_evidence(flat, x, start="prior")
+
+
+def test_a_density_that_is_known_at_the_draw_alone_is_no_start():
+    class Carried(Linear):
+        def guide(self, x):
+            with rows(x):
+                q = dist.Normal(x[:, :2], 1.5)
+                z = q.sample()
+                log_q = q.log_prob(z).sum(-1)
+                pyro.sample("z", dist.Delta(z, log_density=log_q, event_dim=1))
+
+    with pytest.raises(StoryError, match="by annealing from it; start from the prior instead"):
+        annealed_evidence(Carried(), {"x": torch.randn(4, 3)})
 
 
 def test_weights_are_unbiased_even_with_few_temperatures():
@@ -156,10 +200,12 @@ def test_bad_input():
     vae = VAE(6, 2, hidden=(4,))
     with pytest.raises(ValueError, match="start is 'guide' or 'prior'; given 'data'"):
         annealed_evidence(vae, {"x": x}, start="data")
-    with pytest.raises(ValueError, match="num_chains is at least 2; given 1"):
+    with pytest.raises(ValueError, match="num_chains is a whole number, at least 2; given 1"):
         annealed_evidence(vae, {"x": x}, num_chains=1)
-    with pytest.raises(ValueError, match="leapfrogs is at least 1"):
+    with pytest.raises(ValueError, match="leapfrogs is a whole number, at least 1"):
         annealed_evidence(vae, {"x": x}, leapfrogs=0)
+    with pytest.raises(ValueError, match=r"num_temperatures is a whole number.*given 2.5"):
+        annealed_evidence(vae, {"x": x}, num_temperatures=2.5)
 
     class Shared(Linear):
         def model(self, x=None):

@@ -63,9 +63,51 @@ def test_the_ranks_of_a_guide_of_wrong_width_have_the_known_distribution(stretch
     assert ("too narrow" in repr(report)) == (stretch < 1)
 
 
-def test_a_guide_that_is_off_has_its_ranks_on_one_side():
-    report = calibrate_guide(Conjugate(shift=1.0), {"x": torch.zeros(3)})
-    assert report.table.mean_rank[0] < 0.35 and report.p_value < 1e-6
+CASES = {
+    "exact": (1.0, 0.0, "no departure found"),
+    "shifted": (1.0, 0.3, "off (latents lie below the guide)"),
+    "shifted far": (1.0, 3.0, "off (latents lie below the guide)"),
+    "shifted the other way": (1.0, -0.3, "off (latents lie above the guide)"),
+    "wide and shifted": (1.6, 0.8, "too wide and off (latents lie below the guide)"),
+    "narrow": (0.6, 0.0, "too narrow"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_width_and_place_of_a_guide_are_told_apart(case):
+    """Posterior N(x/2, 1/2): z lies at N(m, s²) in units of q, s = 1 / stretch; E Φ is known."""
+    stretch, shift, words = CASES[case]
+    story, n = Conjugate(stretch, shift), 4000
+    report = calibrate_guide(story, {"x": torch.zeros(3)}, num_rows=n, seed=1)
+    line = report.table.iloc[0]
+    s = 1 / stretch
+    m = -shift * s / 0.5**0.5
+    assert line.spread == pytest.approx(s**2, rel=4.5 * (2 / n) ** 0.5 * (2 if abs(m) > 3 else 1))
+    mean = norm.cdf(m / (1 + s**2) ** 0.5)
+    assert line.mean_rank == pytest.approx(mean, abs=4.5 * 0.3 / n**0.5)
+    assert line.finding == words and words in repr(report)
+    assert ("narrow" in repr(report)) == ("narrow" in words)
+    assert ("wide" in repr(report)) == ("wide" in words)
+
+
+def test_few_draws_tell_the_same_spread():
+    """The fit knows of L: with 9 draws the spread is the same as with 99."""
+    few = calibrate_guide(Conjugate(0.6), {"x": torch.zeros(3)}, num_rows=4000, num_draws=9)
+    assert few.table.spread[0] == pytest.approx(1 / 0.36, rel=0.2)
+
+
+def test_ranks_all_at_one_end_say_no_more_than_off():
+    report = CalibrationReport({"z": np.full((200, 1), 99)}, 99)
+    assert report.table.finding[0] == "off (latents lie above the guide)"
+
+
+def test_ranks_of_two_heaps_are_of_another_shape():
+    """A fourth and three fourths of the way: centred and as wide as uniform ranks, not uniform."""
+    u = np.concatenate([norm.ppf(np.linspace(0.20, 0.30, 500))])
+    u = np.concatenate([u, -u])
+    ranks = np.round(99 * norm.cdf(u / u.std())).astype(int)[:, None]
+    report = CalibrationReport({"z": ranks}, 99)
+    assert report.p_value < 1e-6 and report.table.finding[0] == "of another shape"
 
 
 def test_every_dimension_of_every_site():
@@ -102,9 +144,9 @@ def test_pictures():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="num_rows is at least 10; given 5"):
+    with pytest.raises(ValueError, match="num_rows is a whole number, at least 10; given 5"):
         calibrate_guide(Conjugate(), {"x": torch.zeros(3)}, num_rows=5)
-    with pytest.raises(ValueError, match="num_draws is at least 1"):
+    with pytest.raises(ValueError, match="num_draws is a whole number, at least 1"):
         calibrate_guide(Conjugate(), {"x": torch.zeros(3)}, num_draws=0)
 
     class Coins(Conjugate):

@@ -24,16 +24,18 @@ from typing import Any
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.distributions import Delta
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ..errors import StoryError
+from ..errors import StoryError, whole_number
 from ..estimators.pathwise import with_values
-from ..estimators.sites import is_beside_the_story, sample_sites
+from ..estimators.sites import is_beside_the_story, is_point, sample_sites
 from ..pair import Batch, Pair, as_pair
 from . import tracing
 from .evidence import EvidenceReport, _summary, density_of
+from .weights import has_proper_priors
 
 __all__ = ["annealed_evidence", "annealed_weights", "hamiltonian"]
 
@@ -63,7 +65,11 @@ class Target:
         self.by_prior = start == "prior"
         self._guide = guide = self._traced(pair.guide)
         self.sites = [s["name"] for s in self._checked(guide)]
-        self.bends = {n: biject_to(guide.nodes[n]["fn"].support) for n in self.sites}
+        story = self._traced(poutine.replay(pair.model, trace=guide))
+        self._check_start(guide, story)
+        # A guide that sets a latent to a point knows nothing of where it may lie.
+        known = story if self.by_prior else guide
+        self.bends = {n: biject_to(known.nodes[n]["fn"].support) for n in self.sites}
 
     def _checked(self, guide: Any) -> list[dict[str, Any]]:
         latents = tracing.latents(guide, auxiliary=True)
@@ -82,6 +88,37 @@ class Target:
         if not latents:
             raise StoryError(f"{self.pair.name} has no latents to anneal")
         return latents
+
+    def _check_start(self, guide: Any, story: Any) -> None:
+        """Refuse to start where there is no density: weights of such chains mean nothing.
+
+        Raises
+        ------
+        StoryError
+            The guide sets a latent to a point, or the prior to start from is flat.
+        """
+        proper, whose = has_proper_priors(story), self.pair.name
+        if self.by_prior:
+            if not proper:
+                raise StoryError(
+                    f"{whose} has a flat prior, which is no density: it has no draws to start "
+                    "from, and rows have no log p(x); give the story a proper prior"
+                )
+            return
+        fixed = [n for n in self.sites if isinstance(_innermost(guide.nodes[n]["fn"]), Delta)]
+        if not fixed:
+            return
+        reason = f"the guide of {whose} sets {fixed[0]!r} to a point, so that log p(x) cannot be "
+        reason += "had by annealing from it"
+        if is_point(guide.nodes[fixed[0]]):
+            reason += ", and there is no bound of it"
+        mend = "start from the prior instead: start='prior'"
+        if not proper:
+            mend = (
+                "nor from the prior, which is flat: give the story a proper prior, or compare "
+                "what it makes of held-out rows, by reconstruct or posterior_predictive"
+            )
+        raise StoryError(f"{reason}; {mend}")
 
     def draw(self) -> State:
         """Draw from the start."""
@@ -125,6 +162,10 @@ class Target:
 
     def _by_row(self, term: Tensor, site: Any) -> Tensor:
         return tracing.row_term(term, site, self.rows, self.depth)
+
+
+def _innermost(fn: Any) -> Any:
+    return getattr(fn, "base_dist", fn)
 
 
 def hamiltonian(
@@ -266,7 +307,7 @@ def annealed_evidence(
         Leapfrog steps of each transition, L.
     start
         ``"guide"`` or ``"prior"``. From the guide fewer temperatures do; from the prior nothing
-        hangs on the guide.
+        hangs on the guide, which may then set latents to a point.
     seed
         Fixes the draws.
 
@@ -275,6 +316,12 @@ def annealed_evidence(
     EvidenceReport
         Its ``rows`` have a column ``acceptance`` more; ``elbo`` is the mean log-weight of the
         chains.
+
+    Raises
+    ------
+    StoryError
+        A latent is discrete or stands outside the plate of rows; or what chains start from has no
+        density: a guide that sets a latent to a point, a prior that is flat.
 
     Examples
     --------
@@ -289,13 +336,9 @@ def annealed_evidence(
 
     if start not in STARTS:
         raise ValueError(f"start is 'guide' or 'prior'; given {start!r}")
-    for name, value, least in (
-        ("num_chains", num_chains, 2),
-        ("num_temperatures", num_temperatures, 1),
-        ("leapfrogs", leapfrogs, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} is at least {least}; given {value}")
+    whole_number("num_chains", num_chains, 2)
+    whole_number("num_temperatures", num_temperatures, 1)
+    whole_number("leapfrogs", leapfrogs, 1)
     pair = as_pair(source, guide)
     parts = []
     with tracing.quiet(pair, seed=seed):

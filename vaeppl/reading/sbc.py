@@ -3,8 +3,15 @@
 Draw (z, x) from the story, then z_1, …, z_L from q(· | x). If q is the posterior, the rank of each
 entry of z among its L draws is uniform on 0, …, L (Talts et al. 2018; Cook, Gelman & Rubin 2006).
 Ranks piled up at both ends say that q is too narrow, in the middle too wide, on one side that it
-is off. It is a question about data *from the story*, and needs no data but the columns that the
-story does not generate.
+is off. As a q that is off has fewer ranks at the far end, the two are told apart by a fit: ranks of
+z ~ N(m, s²) among draws of N(0, 1) have ::
+
+    p(rank = r) = ∫ Binomial(r; L, Φ(u)) N(u; m, s²) du
+
+m says how far z lies above q, in standard deviations of q, and s² how much further it spreads.
+
+It is a question about data *from the story*, and needs no data but the columns that the story does
+not generate.
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from ..errors import StoryError
+from ..errors import StoryError, whole_number
 from ..estimators.sites import sample_sites
 from ..pair import Batch, Pair, as_pair
 from . import tracing
@@ -28,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["CalibrationReport", "calibrate_guide"]
 
 ROWS_AT_ONCE = 512
+SMALL = 0.05  # a p-value below it is a departure
+SURE = 0.01  # the level at which a word is said of what the departure is
+NO_DEPARTURE = "no departure found"
 
 
 @dataclass(frozen=True)
@@ -49,9 +59,18 @@ class CalibrationReport:
     def table(self) -> pd.DataFrame:
         """A line for each latent dimension.
 
-        ``site``, ``dimension``; ``p_value`` of the χ² test that the ranks are uniform;
-        ``mean_rank`` as a share of L, 1/2 if q is centred; ``spread``, the variance of the ranks
-        over that of uniform ones: above 1 if q is too narrow, below 1 if too wide.
+        - ``site``, ``dimension``;
+        - ``p_value`` of the χ² test that the ranks are uniform;
+        - ``mean_rank``, the mean of the ranks as a share of L: 1/2 if q is centred, more if the
+          latents lie above what q draws, less if below;
+        - ``spread``, the variance of the latents about their own mean, in that of q: 1 if q is as
+          wide as it should be, wherever it lies; above 1 if it is too narrow, below if too wide.
+          It is the s² under which the ranks are most probable, with a mean m of its own; for a
+          normal q of a normal posterior the ratio of their variances;
+        - ``finding``: ``"too narrow"``, ``"too wide"``, ``"off (…)"`` and on which side, both, or
+          ``"of another shape"``; ``"no departure found"`` where the p-value, times the number of
+          dimensions, is 0.05 or more. A word is said where the fit without it is refused by a
+          likelihood-ratio test at 0.01.
         """
         import pandas as pd
 
@@ -60,17 +79,18 @@ class CalibrationReport:
             for site, ranks in self.ranks.items()
             for dimension in range(ranks.shape[1])
         ]
-        columns = ["site", "dimension", "p_value", "mean_rank", "spread"]
-        return pd.DataFrame(lines, columns=columns)
+        columns = ["site", "dimension", "p_value", "mean_rank", "spread", "finding"]
+        table = pd.DataFrame(lines, columns=columns)
+        found = table["p_value"] * len(table) < SMALL
+        table["finding"] = table["finding"].where(found, NO_DEPARTURE)
+        return table
 
-    def _judged(self, ranks: np.ndarray) -> tuple[float, float, float]:
+    def _judged(self, ranks: np.ndarray) -> tuple[float, float, float, str]:
         from scipy.stats import chisquare
 
-        counts = self.histogram(ranks)
-        values = self.num_draws + 1
-        uniform = (values**2 - 1) / 12
-        spread = ((ranks - self.num_draws / 2) ** 2).mean() / uniform
-        return float(chisquare(counts).pvalue), float(ranks.mean() / self.num_draws), float(spread)
+        p_value = float(chisquare(self.histogram(ranks)).pvalue)
+        spread, words = _departures(ranks, self.num_draws)
+        return p_value, float(ranks.mean() / self.num_draws), spread, words
 
     def histogram(self, ranks: np.ndarray) -> np.ndarray:
         """Return how many ranks fall into each of some equal bins, of five rows or more each."""
@@ -86,14 +106,51 @@ class CalibrationReport:
         return float(min(1.0, found.min() * len(found)))
 
     def __repr__(self) -> str:
-        worst = self.table.sort_values("p_value").iloc[0]
-        way = "narrow" if worst["spread"] > 1 else "wide"
+        table = self.table
+        worst = table.sort_values("p_value").iloc[0]
         rows = len(next(iter(self.ranks.values())))
-        return (
-            f"calibration of the guide: p = {self.p_value:.2g} over {len(self.table)} latent "
-            f"dimensions, {rows} rows; farthest off: {worst['site']}[{worst['dimension']}], spread "
-            f"{worst['spread']:.2f} (too {way}), mean rank {worst['mean_rank']:.2f}"
+        head = (
+            f"calibration of the guide: p = {self.p_value:.2g} over {len(table)} latent "
+            f"dimensions, {rows} rows"
         )
+        if worst["finding"] == NO_DEPARTURE:
+            return f"{head}; {NO_DEPARTURE}"
+        return (
+            f"{head}; farthest from uniform: {worst['site']}[{worst['dimension']}], "
+            f"{worst['finding']} (spread {worst['spread']:.2f}, mean rank {worst['mean_rank']:.2f})"
+        )
+
+
+def _departures(ranks: np.ndarray, draws: int) -> tuple[float, str]:
+    """Return the spread s² of the latents about their own mean, and in words what is wrong."""
+    from scipy.optimize import minimize
+    from scipy.stats import binom, chi2, norm
+
+    counts = np.bincount(ranks.astype(int), minlength=draws + 1)
+    edges = np.linspace(-9.0, 9.0, 721)
+    chances = norm.cdf((edges[1:] + edges[:-1]) / 2)
+    of_rank = binom.pmf(np.arange(draws + 1)[:, None], draws, chances)
+
+    def against(m: float, log_s: float) -> float:
+        ends = [-np.inf, *edges[1:-1], np.inf]
+        mass = np.diff(norm.cdf((np.array(ends) - m) / np.exp(log_s)))
+        return -float(counts @ np.log(np.maximum(of_rank @ mass, 1e-300)))
+
+    # Bounds: of ranks that are all at one end, m has no best value.
+    shifts, widths = (-8.0, 8.0), (-3.0, 3.0)
+    m = float(norm.ppf((ranks.mean() + 0.5) / (draws + 1)))
+    both = minimize(
+        lambda v: against(v[0], v[1]), [m, 0.0], method="L-BFGS-B", bounds=[shifts, widths]
+    )
+    wide = minimize(lambda v: against(0.0, v[0]), [0.0], method="L-BFGS-B", bounds=[widths])
+    off = minimize(lambda v: against(v[0], 0.0), [m], method="L-BFGS-B", bounds=[shifts])
+    limit = chi2.isf(SURE, 1) / 2
+    words = []
+    if off.fun - both.fun > limit:
+        words.append("too narrow" if both.x[1] > 0 else "too wide")
+    if wide.fun - both.fun > limit:
+        words.append(f"off (latents lie {'above' if both.x[0] > 0 else 'below'} the guide)")
+    return float(np.exp(2 * both.x[1])), " and ".join(words) or "of another shape"
 
 
 def calibrate_guide(
@@ -134,9 +191,8 @@ def calibrate_guide(
     >>> report.ranks["z"].shape, int(report.ranks["z"].max()) <= 99
     ((40, 2), True)
     """
-    for name, value, least in (("num_rows", num_rows, 10), ("num_draws", num_draws, 1)):
-        if value < least:
-            raise ValueError(f"{name} is at least {least}; given {value}")
+    whole_number("num_rows", num_rows, 10)
+    whole_number("num_draws", num_draws, 1)
     pair = as_pair(source, guide)
     found: dict[str, list[Tensor]] = {}
     with tracing.quiet(pair, seed=seed):

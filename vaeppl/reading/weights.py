@@ -14,7 +14,7 @@ from ..estimators.sites import is_beside_the_story, is_enumerated, is_point, sam
 from ..pair import Pair
 from . import tracing
 
-__all__ = ["has_evidence", "has_prior_draws", "weigh"]
+__all__ = ["has_evidence", "has_prior_draws", "has_proper_priors", "weigh"]
 
 
 def weigh(
@@ -78,7 +78,11 @@ def has_evidence(pair: Pair, data: Any) -> bool:
 
 def has_prior_draws(pair: Pair, data: Any) -> bool:
     """Tell whether rows can be drawn from the story: no latent has a prior that is none."""
-    _, trace = _few_traces(pair, data)
+    return has_proper_priors(_few_traces(pair, data)[1])
+
+
+def has_proper_priors(trace: Any) -> bool:
+    """Tell whether every site of a story's trace has a density that can be drawn from."""
     sites = [getattr(s["fn"], "base_dist", s["fn"]) for s in sample_sites(trace)]
     return not any(isinstance(fn, ImproperUniform) for fn in sites)
 
