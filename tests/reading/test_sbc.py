@@ -134,8 +134,18 @@ def test_pictures():
     ax = vaeppl.plots.rank_histogram(report)
     heights = [bar.get_height() for bar in ax.containers[0]]
     assert heights == report.histogram(report.ranks["z"][:, 0]).tolist() and sum(heights) == 400
+    (words,) = (t.get_text() for t in ax.get_legend().get_texts())
+    assert words == "where 95% of counts lie if ranks are uniform"
+    band = next(p for p in ax.patches if p.get_label() == words)
+    edges = band.get_y(), band.get_y() + band.get_height()
+    assert edges == binom.interval(0.95, 400, 1 / 20)
     with pytest.raises(ValueError, match="there is no latent 'y'; known: z"):
         vaeppl.plots.rank_histogram(report, "y")
+    with pytest.raises(ValueError, match="latent 'z' has 1 dimension, 0; given 9"):
+        vaeppl.plots.rank_histogram(report, "z", 9)
+    wide = CalibrationReport({"z": np.zeros((100, 3))}, 99)
+    with pytest.raises(ValueError, match="latent 'z' has 3 dimensions, 0 to 2; given 3"):
+        vaeppl.plots.rank_histogram(wide, "z", 3)
     x = torch.randn(12)
     gaps = vaeppl.inference_gaps(Conjugate(0.5), {"x": x}, steps=5, num_temperatures=5)
     ax = vaeppl.plots.inference_gaps(gaps)

@@ -63,7 +63,7 @@ def curve(accuracy, sizes=(3, 30, 300)):
     a = np.array(accuracy)
     return pd.DataFrame(
         {"labels": sizes, "accuracy": a, "low": a - 0.1, "high": a + 0.1}
-    ).assign(repeats=5, test_rows=70)  # fmt: skip
+    ).assign(level=0.9, repeats=5, test_rows=70)  # fmt: skip
 
 
 def test_lines_and_bands_of_a_label_efficiency_are_its_table():
@@ -77,7 +77,9 @@ def test_lines_and_bands_of_a_label_efficiency_are_its_table():
             assert (there.min(), there.max()) == pytest.approx((low, high))
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["VAE", "pixels"]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["3", "30", "300"]
-    assert "70 rows" in ax.get_title()
+    assert "70 rows" in ax.get_title() and "band: 90% of them" in ax.get_title()
+    plain = plots.label_efficiency(tables["VAE"].drop(columns="level"))
+    assert plain.get_title().endswith("band: low to high")
     assert plots.label_efficiency(tables["VAE"]).get_legend() is None
     with pytest.raises(ValueError, match="no curve"):
         plots.label_efficiency({})
@@ -204,6 +206,11 @@ def test_what_is_needed(fit, data, tmp_path):
         assert draw(fit, plain, image_shape=(3, 2)).images
     with pytest.raises(ValueError, match="did you mean 'z'"):
         plots.traversals(fit, site="zz")
+    for draw in (plots.traversals, plots.interpolations):
+        with pytest.raises(ValueError, match="steps is a whole number, at least 1; given 0"):
+            draw(fit, steps=0)
+    with pytest.raises(ValueError, match="num is a whole number, at least 1; given 0"):
+        plots.interpolations(fit, num=0)
     with pytest.raises(ValueError, match="no dimension 3"):
         plots.traversals(fit, dimensions=[3])
     with pytest.raises(ValueError, match="the data have one row"):

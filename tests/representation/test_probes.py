@@ -112,6 +112,7 @@ def test_more_labels_tell_more_and_the_band_holds_the_mean():
     assert table["labels"].tolist() == [3, 6, 15, 30, 60, 150]  # 1, 2, 5, ... of 75 of each class
     assert table["accuracy"].iloc[-1] > table["accuracy"].iloc[0] + 0.05
     assert ((table["low"] <= table["accuracy"]) & (table["accuracy"] <= table["high"])).all()
+    assert table["level"].unique() == [0.9]
     assert table.equals(label_efficiency(codes, LABELS, repeats=4))
 
 

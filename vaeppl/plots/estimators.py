@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import LogLocator, StrMethodFormatter
+from matplotlib.lines import Line2D
 
+from ._series import MARKERS, handles_of, legend_beside, log_scale, series_of, words_of_legend
 from ._style import COLOURS, GREY, axes_for, label_axes
 
 if TYPE_CHECKING:
@@ -23,14 +24,13 @@ __all__ = [
     "signal_to_noise",
 ]
 
-MARKERS = "osD^vP*Xphd<>"
-
 
 def bias_variance(comparison: Any, ax: Axes | None = None, *, group: str = "model") -> Axes:
     """Draw each estimator's gradient: variance across, bias up, both on a log scale.
 
-    What lies below the noise of the repeats is drawn at it, hollow. For the guide the bias is the
-    distance from the ELBO's gradient, which another objective is not meant to follow.
+    A colour is an estimator, and a sign a number of particles where there are several. What lies
+    below the noise of the repeats is drawn at it, hollow. For the guide the bias is the distance
+    from the ELBO's gradient, which another objective is not meant to follow.
 
     Parameters
     ----------
@@ -55,26 +55,27 @@ def bias_variance(comparison: Any, ax: Axes | None = None, *, group: str = "mode
     'log'
     """
     table = _of_group(comparison, group)
-    ax = axes_for(ax, (6.0, 4.2))
-    for number, (label, line) in enumerate(table.iterrows()):
+    ax = axes_for(ax, (7.2, 4.2))
+    series = series_of(table.index)
+    several = any(s.particles for s in series.values())
+    # Those that lie on each other are all to be seen: the later, the smaller.
+    sizes = np.linspace(11.0, max(4.0, 12.0 - len(table)), len(table))
+    at = []
+    for size, (label, line) in zip(sizes, table.iterrows(), strict=True):
         variance, bias, noise = (line[f"{group}_{c}"] for c in ("variance", "bias", "bias_se"))
-        seen = bias > noise
-        colour = COLOURS[number % len(COLOURS)]
+        seen, one = bias > noise, series[str(label)]
+        at.append((max(variance, 1e-12), bias if seen else noise))
+        sign = one.of_particles if several else one.number
         ax.plot(
-            max(variance, 1e-12),
-            bias if seen else noise,
-            MARKERS[number % len(MARKERS)],
-            color=colour,
-            mfc=colour if seen else "none",
-            ms=max(4.0, 11.0 - number),  # those that lie on each other are all to be seen
+            *at[-1],
+            MARKERS[sign % len(MARKERS)],
+            color=one.colour,
+            mfc=one.colour if seen else "none",
+            ms=size,
             label=label,
         )
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    for axis in (ax.xaxis, ax.yaxis):  # often less than a decade, or just above one
-        axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+    for which, values in zip("xy", zip(*at, strict=True), strict=False):
+        log_scale(ax, which, values)
     aim = "log p(x)" if group == "model" else "the ELBO"
     label_axes(
         ax,
@@ -82,7 +83,7 @@ def bias_variance(comparison: Any, ax: Axes | None = None, *, group: str = "mode
         f"distance from the gradient of {aim}, relative",
         f"Gradients of the {group}: hollow, within the noise of the repeats",
     )
-    ax.legend(frameon=False, fontsize="small")
+    legend_beside(ax, handles_of(series.values(), points=True))
     return ax
 
 
@@ -106,7 +107,8 @@ def evidence_gaps(comparison: Any, ax: Axes | None = None) -> Axes:
     ax.errorbar(table["gap"], places, xerr=2 * table["gap_se"], fmt="o", color=COLOURS[0])
     ax.axvline(0, color=GREY, lw=1)
     ax.set_yticks(places, table.index)
-    label_axes(ax, "log p(x) less the value (nats per row)", "", "Gap to the evidence")
+    title = "Gap to the evidence; bars: two standard errors each way"
+    label_axes(ax, "log p(x) less the value (nats per row)", "", title)
     return ax
 
 
@@ -114,7 +116,8 @@ def signal_to_noise(comparison: Any, ax: Axes | None = None, *, group: str = "gu
     """Draw the signal-to-noise ratio of gradients against the number of particles.
 
     Dotted lines rise as √K and fall as 1/√K, as theory has it for DReG and for the guide of IWAE
-    (Rainforth et al. 2018, figure 2; Tucker et al. 2019).
+    (Rainforth et al. 2018, figure 2; Tucker et al. 2019). A ratio of 0 is a hollow mark at the
+    lower edge; where there is none that is finite, the legend says so.
 
     Parameters
     ----------
@@ -141,29 +144,56 @@ def signal_to_noise(comparison: Any, ax: Axes | None = None, *, group: str = "gu
         raise ValueError(
             "there is one number of particles only: compare_estimators(..., num_particles=[1, 8])"
         )
-    ax = axes_for(ax, (6.0, 4.2))
+    ax = axes_for(ax, (7.2, 4.2))
+    ratios = table[f"{group}_snr"].to_numpy(dtype=float)
+    _guide_lines(ax, np.array(counts, dtype=float), ratios)
+    handles, without, zero = [], [], False
     for number, name in enumerate(dict.fromkeys(names)):
         mine = table[[n == name for n in names]].sort_values("num_particles")
-        ax.plot(
-            mine["num_particles"],
-            mine[f"{group}_snr"],
-            marker=MARKERS[number % len(MARKERS)],
-            color=COLOURS[number % len(COLOURS)],
-            label=name,
-        )
-    k = np.array(counts, dtype=float)
-    middle = float(np.exp(np.log(table[f"{group}_snr"].clip(lower=1e-12)).mean()))
-    for power in (0.5, -0.5):
-        ax.plot(k, middle * (k / np.sqrt(k[0] * k[-1])) ** power, ":", color=GREY, lw=1)
+        k, ratio = mine["num_particles"].to_numpy(), mine[f"{group}_snr"].to_numpy(dtype=float)
+        sign: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)]}
+        sign["color"] = COLOURS[number % len(COLOURS)]
+        above = np.where(np.isfinite(ratio) & (ratio > 0), ratio, np.nan)
+        (line,) = ax.plot(k, above, label=name, **sign)
+        if (ratio == 0).any():
+            zero = True
+            edge: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False}
+            edge |= {"ls": "none", "mfc": "white", "zorder": 3}
+            ax.plot(k[ratio == 0], 0 * k[ratio == 0], label=f"{name}: 0", **sign, **edge)
+        if not np.isfinite(ratio).any():
+            without.append(name)
+            continue
+        handles.append(line)
+        without += [f"{name}, K = {n}" for n in k[~np.isfinite(ratio)]]
+    if zero:
+        handles.append(Line2D([], [], ls="none", marker="o", mfc="white", color=GREY))
+        handles[-1].set_label("hollow, at the edge: 0")
+    if without:
+        handles += [words_of_legend(text) for text in ("no finite ratio:", *without)]
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
+    ax.set_xticks(counts, [f"{k:g}" for k in counts])
+    ax.minorticks_off()
     label_axes(ax, "particles K", f"signal-to-noise, {group}", "Dotted: as √K, and as 1/√K")
-    ax.legend(frameon=False, fontsize="small")
+    legend_beside(ax, handles)
     return ax
+
+
+def _guide_lines(ax: Axes, k: np.ndarray, ratios: np.ndarray) -> None:
+    """Draw √K and 1/√K through the middle of the points, within the range of the points."""
+    log_scale(ax, "y", ratios)
+    there = ratios[np.isfinite(ratios) & (ratios > 0)]
+    if not len(there):
+        return
+    middle = float(np.exp(np.log(there).mean()))
+    for power in (0.5, -0.5):
+        heights = middle * (k / np.sqrt(k[0] * k[-1])) ** power
+        ax.plot(k, heights, ":", color=GREY, lw=1, scaley=False)
 
 
 def estimator_curves(comparison: Any, ax: Axes | None = None, *, against: str = "step") -> Axes:
     """Draw the held-out evidence of each estimator's fits, with a band over the seeds.
+
+    A colour is an estimator, and a line style a number of particles where there are several.
 
     Parameters
     ----------
@@ -183,17 +213,18 @@ def estimator_curves(comparison: Any, ax: Axes | None = None, *, against: str = 
     curves = comparison.curves
     if not len(curves):
         raise ValueError("no fit came through, so there is no curve to draw")
-    ax = axes_for(ax, (6.4, 4.2))
-    heights = []
-    for number, label in enumerate(comparison.table.index):
+    ax = axes_for(ax, (7.6, 4.2))
+    heights, bands = [], False
+    there = [label for label in comparison.table.index if (curves["estimator"] == label).any()]
+    series = series_of(there)
+    for label, one in series.items():
         mine = curves[curves["estimator"] == label].groupby("epoch")
-        if not len(mine):
-            continue
         x, y = mine[against].mean(), mine["evidence"]
-        colour = COLOURS[number % len(COLOURS)]
-        ax.plot(x, y.mean(), color=colour, label=label, lw=1.5)
+        ax.plot(x, y.mean(), color=one.colour, ls=one.line, label=label, lw=1.5)
         if y.count().max() > 1:
-            ax.fill_between(x, y.min(), y.max(), color=colour, alpha=0.15, lw=0)
+            bands = True
+            faint = min(0.15, 0.6 / len(series))  # many bands on each other hide the lines
+            ax.fill_between(x, y.min(), y.max(), color=one.colour, alpha=faint, lw=0)
         heights.append(y.mean().to_numpy())
     settled = np.concatenate([h[len(h) // 4 :] for h in heights])
     top = max(float(np.nanmax(h)) for h in heights)
@@ -204,9 +235,9 @@ def estimator_curves(comparison: Any, ax: Axes | None = None, *, against: str = 
         ax,
         "seconds of training" if against == "seconds" else against,
         "held-out bound, nats per row",
-        "Mean and range over seeds",
+        "Mean over seeds; band: their range" if bands else "One seed of each estimator",
     )
-    ax.legend(frameon=False, fontsize="small")
+    legend_beside(ax, handles_of(series.values(), points=False))
     return ax
 
 
@@ -227,7 +258,8 @@ def save_comparison(comparison: Any, folder: str | Path) -> list[Path]:
         }
     else:
         groups = [g for g in ("model", "guide") if comparison.table[f"{g}_snr"].notna().any()]
-        drawn = {"gaps": lambda: evidence_gaps(comparison)}
+        known = comparison.table["gap"].notna().any()
+        drawn = {"gaps": lambda: evidence_gaps(comparison)} if known else {}
         drawn |= {f"bias_variance_{g}": partial(bias_variance, comparison, group=g) for g in groups}
         if comparison.table["num_particles"].nunique() > 1:
             of = partial(signal_to_noise, comparison)

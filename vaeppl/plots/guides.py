@@ -55,8 +55,8 @@ def rank_histogram(
 ) -> Axes:
     """Draw the ranks of a latent dimension, with the range that uniform ones would have.
 
-    The band holds 95% of the counts of each bin. A heap at both ends: q is too narrow; in the
-    middle: too wide; on one side: off.
+    The band holds 95% of the counts of each bin, were the ranks uniform. A heap at both ends: q is
+    too narrow; in the middle: too wide; on one side: off.
 
     Parameters
     ----------
@@ -72,18 +72,36 @@ def rank_histogram(
     Returns
     -------
     matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If there is no such latent, or no such dimension of it.
     """
     from scipy.stats import binom
 
     site = next(iter(report.ranks)) if site is None else site
     if site not in report.ranks:
         raise ValueError(f"there is no latent {site!r}; known: {', '.join(report.ranks)}")
+    there = report.ranks[site].shape[1]
+    if not 0 <= dimension < there:
+        known = f"{there} dimensions, 0 to {there - 1}" if there > 1 else "1 dimension, 0"
+        raise ValueError(f"latent {site!r} has {known}; given {dimension!r}")
     ranks = report.ranks[site][:, dimension]
     counts = report.histogram(ranks)
     ax = axes_for(ax, (5.0, 3.2))
     low, high = binom.interval(0.95, len(ranks), 1 / len(counts))
     edges = np.linspace(0, report.num_draws + 1, len(counts) + 1)
-    ax.axhspan(low, high, color=GREY, alpha=0.25, lw=0)
+    words = "where 95% of counts lie if ranks are uniform"
+    ax.axhspan(low, high, color=GREY, alpha=0.25, lw=0, label=words)
     ax.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=BLUE, edgecolor="white")
-    label_axes(ax, f"rank among {report.num_draws} draws", "rows", f"{site}[{dimension}]")
+    label_axes(ax, f"rank among {report.num_draws} draws", "rows", "")
+    ax.set_title(f"{site}[{dimension}]", fontsize="medium", loc="left")
+    ax.legend(
+        frameon=False,
+        fontsize="small",
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        borderpad=0.1,
+    )
     return ax

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data import Data
-from ..errors import StoryError, unknown_name
+from ..errors import StoryError, unknown_name, whole_number
 from ..pair import Batch, Pair, as_pair
 from ..reading import tracing
 from ..reading.predictive import AtMean, posterior_means
@@ -77,6 +77,8 @@ def label_efficiency(curves: Any, ax: Axes | None = None) -> Axes:
     ax.minorticks_off()
     first = next(iter(named.values()))
     title = f"Accuracy on {first['test_rows'].iloc[0]} rows, {first['repeats'].iloc[0]} draws"
+    band = f"{first['level'].iloc[0]:.0%} of them" if "level" in first else "low to high"
+    title += f" of labels; band: {band}"
     label_axes(ax, "labels to learn from", "accuracy", title)
     if len(named) > 1 or "" not in named:
         ax.legend(frameon=False)
@@ -213,6 +215,8 @@ def traversals(
     ------
     StoryError
         If the column holds no pictures, or the guide draws no latent of a row.
+    ValueError
+        If there is no picture to draw of a line.
 
     References
     ----------
@@ -227,6 +231,7 @@ def traversals(
     >>> len(ax.get_yticklabels()), int(ax.get_xlim()[1])  # lines, and pictures of a line
     (2, 5)
     """
+    whole_number("steps", steps, 1)
     pair, rows = as_pair(fit), rows_of(fit, data)
     column = drawn_column(pair, rows, column)
     shape = _shape_of(rows, column, image_shape)
@@ -305,6 +310,8 @@ def interpolations(
     ------
     StoryError
         If the column holds no pictures, or the guide draws no latent of a row.
+    ValueError
+        If there is no picture to draw of a line.
 
     Examples
     --------
@@ -316,6 +323,8 @@ def interpolations(
     >>> int(ax.get_xlim()[1])  # pictures of a line, the two of the data among them
     5
     """
+    whole_number("num", num, 1)
+    whole_number("steps", steps, 1)
     pair, rows = as_pair(fit), rows_of(fit, data)
     column = drawn_column(pair, rows, column)
     shape = _shape_of(rows, column, image_shape)

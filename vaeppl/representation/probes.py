@@ -139,7 +139,7 @@ def label_efficiency(
     -------
     pandas.DataFrame
         A line for each size: ``labels``, mean ``accuracy``, ``low`` and ``high`` (quantiles over
-        the draws), ``repeats``, ``test_rows``.
+        the draws), ``level``, ``repeats``, ``test_rows``.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def label_efficiency(
     table = pd.DataFrame(rows, columns=["labels", "accuracy"]).groupby("labels")["accuracy"]
     low, high = table.quantile((1 - level) / 2), table.quantile((1 + level) / 2)
     bands = pd.DataFrame({"accuracy": table.mean(), "low": low, "high": high})
-    return bands.assign(repeats=repeats, test_rows=len(test)).reset_index()
+    return bands.assign(level=level, repeats=repeats, test_rows=len(test)).reset_index()
 
 
 def labelled(codes: Any, labels: Any, standardise: bool) -> tuple[np.ndarray, np.ndarray]:
