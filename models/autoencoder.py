@@ -89,6 +89,8 @@ class AutoEncoder(Model):
     torch.Size([6, 100, 6])
     """
 
+    codes_are_points = True
+
     def __init__(
         self,
         x_dim: int,
@@ -181,6 +183,11 @@ class FlatDensity(dist.ImproperUniform):
             "this auto-encoder has a flat prior, from which no code can be drawn: give "
             "prior='normal'; or draw rows by the chain of a denoising one, vaeppl.chain(fit, data)"
         )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return 0, on the device of the value; Pyro's own stands on the CPU."""
+        shape = value.shape[: value.ndim - self.event_dim]
+        return value.new_zeros(()).expand(torch.broadcast_shapes(shape, self.batch_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlatDensity:
         """Return the same density for a larger batch."""

@@ -174,7 +174,7 @@ class M1M2(Model):
             "feature_hidden": given["hidden"],
             **{k: given[k] for k in ("likelihood", "activation")},
         }
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             story = cls(given["x_dim"], num_labels, latent_dim, **{**arguments, **options})
         for name in ("likelihood", "encoder"):

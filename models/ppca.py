@@ -85,7 +85,8 @@ class PPCA(linear.LinearModel):
     def model(self, x: Tensor | None = None) -> None:
         """p(z) p(x | z) for each row."""
         with rows(x):
-            z = pyro.sample("z", dist.Normal(torch.zeros_like(self.weights[0]), 1.0).to_event(1))
+            zero = torch.zeros_like(self.weights[0])
+            z = pyro.sample("z", dist.Normal(zero, torch.ones_like(zero)).to_event(1))
             x_mean = z @ self.weights.mT + self.mean
             pyro.sample("x", dist.Normal(x_mean, self.noise).to_event(1), obs=x)
 

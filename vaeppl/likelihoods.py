@@ -232,7 +232,7 @@ class _LocationScale(Likelihood):
         elif isinstance(self.scale, str):
             scale = self.log_scale.exp() + SCALE_FLOOR
         else:
-            scale = loc.new_tensor(self.scale)
+            scale = loc.new_full((), self.scale)
         return self.center + self.unit * loc, self.unit * scale
 
 
@@ -276,7 +276,8 @@ class StudentT(_LocationScale):
 
     def distribution(self, loc: Tensor, *raw_scale: Tensor) -> TorchDistribution:  # type: ignore[override]
         """Return StudentT(df, location, scale)."""
-        return dist.StudentT(self.df, *self.location_scale(loc, *raw_scale))
+        location, scale = self.location_scale(loc, *raw_scale)
+        return dist.StudentT(torch.full_like(location, self.df), location, scale)
 
 
 class _Counts(Likelihood):

@@ -167,7 +167,11 @@ class Pair(nn.Module):
         Must be called before the parameters are handed to an optimiser. Runs under the random
         state at hand and restores it.
         """
-        with torch.random.fork_rng(), torch.no_grad(), self.active():
+        with (
+            torch.random.fork_rng(range(torch.cuda.device_count())),
+            torch.no_grad(),
+            self.active(),
+        ):
             trace = poutine.trace(self.guide).get_trace(**batch)
             poutine.replay(self.model, trace=trace)(**batch)
         known = {id(p) for p in self.parameters()}

@@ -88,7 +88,8 @@ class StudentT(Prior):
 
     def forward(self) -> TorchDistribution:
         """Return the product of Student-t densities."""
-        return dist.StudentT(self.df, self.zeros, torch.ones_like(self.zeros)).to_event(1)
+        df = torch.full_like(self.zeros, self.df)
+        return dist.StudentT(df, self.zeros, torch.ones_like(self.zeros)).to_event(1)
 
 
 class MixtureOfNormals(Prior):

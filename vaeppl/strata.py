@@ -154,7 +154,12 @@ def _label_counts(pair: Pair, data: Data) -> dict[str, int]:
     for column in there:
         batch[column] = torch.zeros_like(batch[column])
     store = pyro.get_param_store()
-    with torch.random.fork_rng(), torch.no_grad(), pair.active(), store.scope(store.get_state()):
+    with (
+        torch.random.fork_rng(range(torch.cuda.device_count())),
+        torch.no_grad(),
+        pair.active(),
+        store.scope(store.get_state()),
+    ):
         trace = poutine.trace(pair.model).get_trace(**batch)
     counts = {c: _num_labels(trace.nodes[c]["fn"]) for c in there}
     return {column: count for column, count in counts.items() if count is not None}

@@ -36,7 +36,7 @@ from vaeppl.models import (
     Regression,
     SparseCoding,
 )
-from vaeppl.training import compiled, inductor, schedules
+from vaeppl.training import compiled, inductor, loop, schedules
 from vaeppl.training.compiled import worth_compiling
 from vaeppl.training.loop import Trainer
 
@@ -223,6 +223,25 @@ class TestLowerPrecision:
         assert np.allclose(b, c, rtol=1e-3)
         assert np.allclose(a, c, rtol=0.01) and not np.array_equal(a, c)
         assert next(graph.pair.parameters()).dtype == torch.float32
+
+    def test_the_data_are_not_rounded(self):
+        """In bfloat16 a count of 1001 is 1000."""
+        seen = []
+
+        class Notes(VAE):
+            def guide(self, x):
+                seen.append(x.max())
+                super().guide(x)
+
+        x = torch.full((ROWS, 6), 1001.0)
+        story = Notes(6, 2, likelihood="poisson", **SMALL)
+        fit(story, {"x": x}, compile=False, precision="bf16-mixed")
+        assert {float(value) for value in seen} == {1001.0}
+
+    def test_held_out_rows_have_the_type_of_the_weights(self):
+        run = fit(compile=False, precision="64-true", valid=0.2)
+        assert next(run.pair.parameters()).dtype == torch.float64
+        assert run.history["valid_elbo"].notna().all()
 
     def test_one_that_leaves_three_digits_is_refused(self):
         with pytest.raises(ValueError, match=r"precision is one of .*given 'bf16-true'"):
@@ -582,6 +601,19 @@ class TestWhatCannotBeCompiled:
             warnings.simplefilter("error")
             fit(Story(lambda story, x: story.calls), epochs=8, batch_size=20)
         assert len(graphs) == 2
+
+    @pytest.mark.parametrize("compile", [False, True])
+    def test_where_steps_are_not_looked_at_an_epoch_is(self, compile, monkeypatch):
+        """As on a GPU, where a look would wait for the device."""
+        monkeypatch.setattr(loop, "LOOK_EVERY", {})
+
+        def explodes(self, x):
+            self.kept.add_(1.0)
+            return torch.where(self.kept > 7, torch.nan, 0.0)
+
+        with pytest.raises(NonFiniteELBO, match="epoch 3, batch 2 or before"):
+            options = {"batch_size": 20, "estimator": known_nesting(), "compile": compile}
+            fit(Story(explodes), epochs=9, **options)
 
     def test_a_loss_that_is_not_finite_is_explained_as_usual(self):
         def explodes(self, x):

@@ -45,7 +45,9 @@ def no_gpu(monkeypatch):
         "CUDAGraph": Nothing,
         "current_stream": Nothing,
         "stream": lambda stream: quiet(),
-        "graph": lambda graph, stream: quiet(),
+        "graph": lambda graph, **_: quiet(),
+        "get_sync_debug_mode": lambda: 0,
+        "set_sync_debug_mode": lambda mode: None,
         "synchronize": lambda: None,
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)

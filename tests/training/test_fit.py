@@ -515,3 +515,26 @@ def test_bad_input_is_refused_before_training(arguments, error, message, tmp_pat
     with pytest.raises(error, match=message):
         fit(**arguments, out=out)
     assert not out.exists()
+
+
+class Implicit(VAE):
+    """Its guide sets z to what it makes of the row and noise."""
+
+    def guide(self, x):
+        with vaeppl.rows(x):
+            pyro.sample("z", dist.Delta(x[:, :2] + torch.randn(len(x), 2), event_dim=1))
+
+
+def test_where_a_latent_is_set_to_a_value_it_is_no_elbo_that_is_told(tmp_path, capsys):
+    """What is told of a fit alone: the table keeps its columns."""
+    options = {"epochs": 2, "progress": True, "valid": binary(), "patience": 1, "lr": 1e-9}
+    run = fit(Implicit(6, 2, hidden=(8,)), out=tmp_path / "run", **options)
+    told = capsys.readouterr().err
+    assert "objective -" in told and "ELBO" not in told
+    assert "elbo" in run.history.columns
+    again = vaeppl.load(tmp_path / "run", model=Implicit(6, 2, hidden=(8,)))
+    for one in (run, again):
+        assert ", objective -" in repr(one) and "ELBO" not in repr(one)
+    assert ", ELBO -" in repr(fit(small(), epochs=1))
+    fit(small(), epochs=1, progress=True)
+    assert "ELBO -" in capsys.readouterr().err

@@ -16,6 +16,7 @@ bounds remain bounds. An estimator whose derivation needs independent particles 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import pyro.distributions as dist
@@ -93,7 +94,7 @@ class _Source(Messenger):
             u = torch.rand(half, dtype=like.dtype, device=like.device).clamp(inside, 1 - inside)
             return torch.cat([u, 1 - u], dim)
         size = shape[len(shape) - event_dim :].numel() if event_dim else 1
-        points = _sobol(particles, self.used, size).to(like)
+        points = _sobol(particles, self.used, size, like.dtype, like.device)
         self.used += size
         # (K, event) to (K, 1, ..., 1, event): the plates to the right of the particles.
         plates = (1,) * (-self.particle_dim - 1)
@@ -102,15 +103,25 @@ class _Source(Messenger):
         return ((points + shift) % 1.0).clamp(inside, 1 - inside)
 
 
-def _sobol(number: int, used: int, size: int) -> Tensor:
-    """Return the first points of Sobol's sequence in the dimensions not used yet."""
+@lru_cache(maxsize=32)
+def _sobol(
+    number: int,
+    used: int,
+    size: int,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return the first points of Sobol's sequence in the dimensions not used yet.
+
+    They are kept: made on the CPU for each step, they would be copied to a GPU for each step.
+    """
     if used + size > torch.quasirandom.SobolEngine.MAXDIM:
         raise StoryError(
             f"Sobol's sequence has {torch.quasirandom.SobolEngine.MAXDIM} dimensions; the latents "
             f"of a row have more ({used + size}): use draws='antithetic'"
         )
     engine = torch.quasirandom.SobolEngine(used + size)
-    return engine.draw(number, dtype=torch.float64)[:, used:]
+    return engine.draw(number, dtype=torch.float64)[:, used:].to(device, dtype)
 
 
 Uniform = Callable[[torch.Size, Tensor, int], Tensor]

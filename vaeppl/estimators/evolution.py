@@ -13,7 +13,7 @@ with the number of parameters.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pyro.infer
@@ -83,14 +83,15 @@ class EvolutionStrategies(ParticleEstimator):
                 "the loss depends on no parameter that its graph shows; name them: "
                 "EvolutionStrategies(parameters=[...])"
             )
+        devices = sorted({p.device.index for p in found if p.is_cuda})
         slopes = [torch.zeros_like(p) for p in found]
         for _ in range(self.pairs):
             noise = [torch.randn_like(p) for p in found]
             values = []
-            state = torch.random.get_rng_state()
             for sign in (1.0, -1.0):
-                torch.random.set_rng_state(state)
-                with torch.no_grad(), _moved(found, noise, sign * self.sigma):
+                # What the first draws is put back, so that the second draws the same.
+                again = torch.random.fork_rng(devices) if sign > 0 else nullcontext()
+                with again, torch.no_grad(), _moved(found, noise, sign * self.sigma):
                     value = self.of.differentiable_loss(model, guide, *args, **kwargs)
                 values.append(value.detach())
             difference = (values[0] - values[1]) / (2 * self.sigma * self.pairs)

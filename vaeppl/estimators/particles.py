@@ -104,7 +104,10 @@ class ParticleEstimator(pyro.infer.ELBO):
     def _guess_max_plate_nesting(self, model: Any, guide: Any, args: Any, kwargs: Any) -> None:
         """Find it as Pyro does, without the log line."""
         # A run that is resumed guesses anew, and must not draw other numbers for that.
-        with without_log("pyro.infer.elbo"), torch.random.fork_rng():
+        with (
+            without_log("pyro.infer.elbo"),
+            torch.random.fork_rng(range(torch.cuda.device_count())),
+        ):
             super()._guess_max_plate_nesting(model, guide, args, kwargs)
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Iterator[Any]:

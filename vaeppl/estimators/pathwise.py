@@ -31,9 +31,11 @@ from typing import Any, NamedTuple
 
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ..errors import StoryError
+from ..structure import base_of
 from . import bounds
 from .importance import check_groups
 from .particles import ParticleEstimator
@@ -108,7 +110,7 @@ class _WithCuts(ParticleEstimator):
                 *args, **kwargs
             )
             self._check_again(guide_trace, at_leaves)
-        cut.trace = at_leaves
+        cut.trace = prune_subsample_sites(at_leaves)  # their log-probability is on the CPU
         handed = with_values(guide_trace, self._handed(cut))
         return poutine.trace(poutine.replay(model, trace=handed)).get_trace(*args, **kwargs)
 
@@ -213,18 +215,20 @@ def _latents(guide_trace: Any) -> list[Site]:
 def _check_paths(guide_trace: Any, name: str) -> None:
     for site in _latents(guide_trace):
         if is_enumerated(site) or not site["fn"].has_rsample:
+            kind = type(base_of(site["fn"])).__name__
             raise StoryError(
-                f"latent {site['name']!r} ({type(site['fn']).__name__}) cannot be reparametrised, "
-                f"and {name} knows gradients along the paths of draws only: use estimator='elbo', "
-                "'iwae', 'vimco' or 'wake_sleep'"
+                f"latent {site['name']!r} ({kind}) cannot be reparametrised, and {name} knows "
+                "gradients along the paths of draws only: use estimator='elbo', 'iwae', 'vimco' or "
+                "'wake_sleep'"
             )
 
 
 class STL(Pathwise):
     """The ELBO with the gradient of the draws' path alone: "sticking the landing".
 
-    Unbiased (Roeder, Wu & Duvenaud 2017); at the exact posterior its variance is zero, which
-    that of the usual gradient is not.
+    Unbiased (Roeder, Wu & Duvenaud 2017); at the exact posterior the variance of the guide's
+    gradient is zero, which that of the usual gradient is not. That of the model's gradient is not
+    zero there, so neither is that of parameters which guide and model share.
 
     Examples
     --------

@@ -102,7 +102,8 @@ def weigh(traces: Traces, depth: int) -> Weights:
 def _weigh_one(model_trace: Any, guide_trace: Any, depth: int) -> Weights:
     units = unit_dims(model_trace, guide_trace)
     log_p = log_density(model_trace, units, depth, _in_story)
-    log_q = log_density(guide_trace, units, depth, lambda s: not is_enumerated(s))
+    # Where all latents are summed out nothing is drawn, and log q = 0 stands on the CPU.
+    log_q = log_density(guide_trace, units, depth, lambda s: not is_enumerated(s)).to(log_p)
     beside = [weighted_log_prob(s) for s in sample_sites(model_trace) if is_beside_the_story(s)]
     particles = max((f.size for f in _all_frames(guide_trace) if f.name == PARTICLES), default=1)
     extra = sum((b.sum() for b in beside), log_p.new_zeros(())) / particles

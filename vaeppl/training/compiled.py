@@ -254,7 +254,8 @@ class GraphSteps:
         if inputs[0].device.type != "cuda":
             return run
         try:
-            return Captured(run, inputs, anew=anew, written=anew[:1])
+            with self._restored(graph.closed_over):  # it warms up by taking steps
+                return Captured(run, inputs, anew=anew, written=anew[:1])
         except Exception as error:
             self._note("compiled kernels, but not as one CUDA graph, as recording it", error)
             return run
@@ -390,7 +391,10 @@ class Variant:
         if self.numbers is not None:
             self.numbers[:] = numbers
         else:
-            self.scalars.copy_(torch.tensor(numbers))
+            # From pinned memory the copy is queued as a kernel is; from any other it would wait
+            # until the device has done all that was queued before.
+            pinned = torch.tensor(numbers, pin_memory=self.scalars.is_cuda)
+            self.scalars.copy_(pinned, non_blocking=True)
         out = self.run(*self.state, self.scalars, total, *_columns(parts), *self.closed_over)
         self.update.advance()
         finite: Tensor = out[0] if isinstance(out, (tuple, list)) else out

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,6 +39,7 @@ class Captured:
         If the function does what cannot be recorded, such as waiting for the device.
     """
 
+    @torch.no_grad()
     def __init__(
         self,
         run: Callable[..., Any],
@@ -51,12 +54,17 @@ class Captured:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
+            for _ in range(WARM_UP - 1):
+                run(*self.inputs)
+            # What waits is found before the capture: one that fails leaves torch's generator in
+            # the state of a capture, and every draw after it raises.
+            with _waiting_raises():
                 run(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=stream):
+        # Other threads (that which reads batches ahead) may use the device meanwhile.
+        with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
             self.result = run(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> Any:
@@ -67,3 +75,15 @@ class Captured:
         for place in self.written:
             inputs[place].copy_(self.inputs[place])
         return self.result
+
+
+@contextmanager
+def _waiting_raises() -> Iterator[None]:
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is a prototype, and says so
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

@@ -227,6 +227,7 @@ def fit(
         "model": describe_model(pair) | ({"guide": guide} if isinstance(guide, str) else {}),
         "data": describe_data(train, data, held_out, valid),
         "settings": asdict(settings),
+        "points": list(checked.points),
     }
     folder = None if out is None else RunFolder(Path(out))
     goes_on = folder is not None and can_resume(folder, config, resume)
@@ -257,13 +258,15 @@ def fit(
             trainer.state = restore(folder, trainer) if goes_on else State()
             if fabric.is_global_zero:
                 folder.write_config(config)
-        bar = ProgressBar(epochs, trainer.state.epoch, enabled=progress and fabric.is_global_zero)
+        called = "objective" if checked.points else "ELBO"
+        shows = progress and fabric.is_global_zero
+        bar = ProgressBar(epochs, trainer.state.epoch, enabled=shows, called=called)
         with matmul_precision(precision):
             _train(trainer, folder, bar, checkpoint_every)
     result = Fit(pair, trainer.state, config, train=train)
     if folder is not None and fabric.is_global_zero:
         result.save(folder.path)
-    bar.close(_last_words(trainer, folder))
+    bar.close(_last_words(trainer, folder, called))
     return result
 
 
@@ -432,10 +435,10 @@ def _what_is_left(trainer: Trainer, folder: RunFolder | None, kept: int) -> str:
     )
 
 
-def _last_words(trainer: Trainer, folder: RunFolder | None) -> str:
+def _last_words(trainer: Trainer, folder: RunFolder | None, called: str) -> str:
     state = trainer.state
     why = {
-        "early": f"stopped early: best held-out ELBO at epoch {state.best_epoch}",
+        "early": f"stopped early: best held-out {called} at epoch {state.best_epoch}",
         "interrupted": f"interrupted after {state.epoch} epochs; the fit so far is kept",
     }.get(state.stopped, f"fitted in {seconds_of(state.history)}")
     return f"{why}; run in {folder.path}" if folder is not None else why

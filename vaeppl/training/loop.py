@@ -23,7 +23,7 @@ from ..pair import Pair
 from ..strata import strata
 from . import nonfinite
 from .compiled import GraphSteps
-from .objective import TERMS, Objective, Part
+from .objective import TERMS, AsTheyAre, Objective, Part
 from .schedules import Schedule
 from .seeds import Stream, derived_seed, set_seed
 from .state import State
@@ -83,6 +83,13 @@ class Trainer:
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
+        precision = self.fabric._precision.precision
+        self.objective = Objective(self.pair, self.estimator, precision)
+        self.wrapped, self.stepper = self.fabric.setup(self.objective, self.optimizer)
+        # In the type that the precision has given the parameters.
+        self.train = self.train.to(self.fabric.device, dtype=self.pair.dtype)
+        if self.valid is not None:
+            self.valid = self.valid.to(self.fabric.device, dtype=self.pair.dtype)
         self.rows = len(self.train)
         self.strata = strata(self.pair, self.train)
         counts = [len(s.rows) for s in self.strata]
@@ -91,9 +98,6 @@ class Trainer:
         self.steps_per_epoch = max(steps)
         self.tables = [self.train.columns(*s.columns) for s in self.strata]
         self.base_lrs = [g["lr"] for g in self.optimizer.param_groups]
-        precision = self.fabric._precision.precision
-        self.objective = Objective(self.pair, self.estimator, precision)
-        self.wrapped, self.stepper = self.fabric.setup(self.objective, self.optimizer)
         self.look_every = LOOK_EVERY.get(self.fabric.device.type, 50)
         self.graphs = self._graph_steps()
 
@@ -145,8 +149,10 @@ class Trainer:
                 self._schedule()
                 look = number % self.look_every == 0
                 self._step(parts, share, total, f"epoch {epoch}, batch {number}", look)
-        self.state.epoch = epoch
         summed = torch.as_tensor(self.fabric.all_reduce(total, reduce_op="sum"))
+        if self.look_every > 1 and not summed[0].isfinite():
+            self._fail(parts, f"epoch {epoch}, batch {number} or before")
+        self.state.epoch = epoch
         return self._record(epoch, summed)
 
     def _step(
@@ -169,7 +175,7 @@ class Trainer:
     ) -> None:
         divisor = self._divisor(parts, self.rows)
         with self._explained(parts, where):
-            loss: Tensor = self.wrapped(parts, self.rows, divisor)
+            loss: Tensor = self.wrapped(AsTheyAre(parts), self.rows, divisor)
         if look and not loss.isfinite():
             self._fail(parts, where)
         self.fabric.backward(loss)
@@ -192,6 +198,9 @@ class Trainer:
 
     def _apply_step(self, parts: Sequence[Part], where: str) -> None:
         if self.clip_norm is not None:
+            scaler = getattr(self.fabric._precision, "scaler", None)
+            if scaler is not None:  # float16: the gradients are 65,536 times too large until here
+                scaler.unscale_(self.optimizer)
             norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.clip_norm)
             if self.look_every == 1 and not norm.isfinite():
                 self._fail(parts, where)
@@ -215,7 +224,11 @@ class Trainer:
                 yield [Part(batch.columns, self.rows)], batch.index.shape[0] / self.rows
             return
         pairs = zip(self.strata, self.sizes, strict=True)
-        orders = [self._order(stratum.rows, size, noise) for stratum, size in pairs]
+        # The index is moved once: a copy for each batch would wait for the device each time.
+        orders = [
+            self._order(stratum.rows, size, noise).to(_place_of_index(table)).split(size)
+            for (stratum, size), table in zip(pairs, self.tables, strict=True)
+        ]
         noise.manual_seed(derived_seed(self.seed, Stream.ROWS, epoch, rank))
         near = generator_on(device, noise)
         for indices in zip(*orders, strict=True):
@@ -225,19 +238,19 @@ class Trainer:
                 weight = len(mine) * world / len(index)
                 # A process without a row still has to take part in the gradient's sum.
                 read = mine if len(mine) else index[:1]
-                values = table.take(read, device=device, generator=near)
+                values = table._read(read, device, near)
                 parts.append(Part(values, len(stratum.rows), weight))
             main = max(range(len(parts)), key=lambda i: parts[i].full)
             yield parts, len(indices[main][rank::world]) / parts[main].full
 
-    def _order(self, rows: Tensor, size: int, noise: torch.Generator) -> tuple[Tensor, ...]:
-        """Return the rows of a stratum batch by batch, going round as often as there are steps."""
+    def _order(self, rows: Tensor, size: int, noise: torch.Generator) -> Tensor:
+        """Return the rows of a stratum in turn, going round as often as there are steps."""
         if -(-len(rows) // size) == self.steps_per_epoch:
-            return rows[torch.randperm(len(rows), generator=noise)].split(size)
+            return rows[torch.randperm(len(rows), generator=noise)]
         wanted = self.steps_per_epoch * size
         rounds = -(-wanted // len(rows))
         order = torch.cat([torch.randperm(len(rows), generator=noise) for _ in range(rounds)])
-        return rows[order[:wanted]].split(size)
+        return rows[order[:wanted]]
 
     def _schedule(self) -> None:
         """Set learning rate and KL weight for the step to come."""
@@ -257,7 +270,9 @@ class Trainer:
             record["kl_weight"] = float(self.estimator.kl_weight)
         record["lr"] = float(self.optimizer.param_groups[0]["lr"])
         if self.valid is not None:
-            record["valid_elbo"] = self.held_out_elbo(self.valid)
+            # One number for all processes: they must stop at the same epoch, or wait for ever, and
+            # the running statistics of a batch norm are those of each process alone.
+            record["valid_elbo"] = self.fabric.broadcast(self.held_out_elbo(self.valid))
         return record
 
     @torch.no_grad()
@@ -308,6 +323,12 @@ class Trainer:
         """Say what is not finite in the first part of which that can be seen again."""
         reasons = [nonfinite.explain(self.pair, p.columns, p.full, where) for p in parts]
         return next((r for r in reasons if nonfinite.UNSEEN not in r), reasons[0])
+
+
+def _place_of_index(table: Data) -> torch.device:
+    """Return where row numbers are wanted: with the columns, or on the CPU to read a file."""
+    lazy = any(table.is_lazy(name) for name in table)
+    return torch.device("cpu") if lazy else table.device
 
 
 def batch_sizes(rows: Sequence[int], batch_size: int, rare_share: float) -> list[int]:

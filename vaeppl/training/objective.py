@@ -38,6 +38,16 @@ class Part(NamedTuple):
     weight: float = 1.0
 
 
+class AsTheyAre:
+    """The parts of a batch, hidden from Fabric, which casts every tensor that it finds.
+
+    Half precision is for networks: in bfloat16 a count of 1001 is 1000.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+
+
 class Objective(nn.Module):
     """Minus the objective of a batch, per row of the full data: what is minimised.
 
@@ -60,7 +70,7 @@ class Objective(nn.Module):
         self.lower = LowerPrecision(pair, MIXED[precision]) if precision in MIXED else None
         self.report: dict[str, Tensor] = {}
 
-    def forward(self, parts: Sequence[Part], total: int, divisor: int) -> Tensor:
+    def forward(self, parts: Sequence[Part] | AsTheyAre, total: int, divisor: int) -> Tensor:
         """Return the loss of a batch.
 
         Parameters
@@ -72,6 +82,8 @@ class Objective(nn.Module):
         divisor
             Rows for which the ELBO stands.
         """
+        if isinstance(parts, AsTheyAre):
+            parts = parts.parts
         if self.lower is not None:
             with self.lower.active():
                 return self._joined(parts, total, divisor)
@@ -110,13 +122,14 @@ class Objective(nn.Module):
 
     def _count_plates(self, model: Any, guide: Any, columns: Batch) -> None:
         """Let the estimator count the plates, which takes draws, and leave no trace of it."""
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             self.estimator._guess_max_plate_nesting(model, guide, (), columns)
 
     def terms(self, loss: Tensor, divisor: int) -> Tensor:
         """Return the reported terms per row (``TERMS``); NaN where the estimator has no report."""
         if self.report:
-            unknown = loss.new_full((), torch.nan)
+            # Without gradients the loss is a number, and stands on no device.
+            unknown = next(iter(self.report.values())).new_full((), torch.nan)
             return torch.stack([self.report.get(t, unknown) for t in TERMS]) / divisor
         return torch.stack([-loss.detach(), *[loss.new_full((), torch.nan)] * 3])
 

@@ -20,10 +20,14 @@ class ProgressBar:
         Epochs done already.
     enabled
         ``False`` shows nothing.
+    called
+        What is shown: no ELBO where the guide sets a latent to a value.
     """
 
-    def __init__(self, epochs: int, start: int = 0, *, enabled: bool = True) -> None:
-        self.epochs, self.enabled = epochs, enabled
+    def __init__(
+        self, epochs: int, start: int = 0, *, enabled: bool = True, called: str = "ELBO"
+    ) -> None:
+        self.epochs, self.enabled, self.called = epochs, enabled, called
         self.bar: Any = None
         self.last_line = start
         if enabled and (sys.stderr.isatty() or "ipykernel" in sys.modules):
@@ -35,7 +39,7 @@ class ProgressBar:
         """Show the record of an epoch that has ended."""
         if not self.enabled:
             return
-        text = in_words(record)
+        text = in_words(record, self.called)
         done = int(record["epoch"])
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
@@ -52,7 +56,7 @@ class ProgressBar:
             print(message, file=sys.stderr, flush=True)
 
 
-def in_words(record: Mapping[str, float]) -> str:
+def in_words(record: Mapping[str, float], called: str = "ELBO") -> str:
     """Return a record as a line.
 
     Examples
@@ -60,7 +64,7 @@ def in_words(record: Mapping[str, float]) -> str:
     >>> in_words({"epoch": 1, "elbo": -101.25, "reconstruction": -81.0, "kl": 20.25})
     'ELBO -101.25 nats/row (reconstruction -81.00, KL 20.25)'
     """
-    line = f"ELBO {record['elbo']:.2f} nats/row"
+    line = f"{called} {record['elbo']:.2f} nats/row"
     if "kl" in record:
         line += f" (reconstruction {record['reconstruction']:.2f}, KL {record['kl']:.2f})"
     if "valid_elbo" in record:

@@ -40,7 +40,7 @@ def derived_seed(*parts: int) -> int:
 def seeded(*parts: int) -> Iterator[None]:
     """Seed torch, NumPy and Python for a block, and restore their states after it."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         set_seed(derived_seed(*parts))
         try:
             yield
