@@ -9,6 +9,7 @@ from typing import Any
 from ..data import Data, as_data
 from ..errors import ColumnError, whole_number
 from ..fitted import Fit
+from ..guides import guide_for
 from ..pair import as_pair
 from .candidates import candidates
 from .frozen import compare_frozen
@@ -56,7 +57,8 @@ def compare_estimators(
         and ``"trained"`` fits the train split and scores the test split (or the valid split);
         a fifth of the rows is held out where there are none.
     guide
-        The guide, where ``model`` is a function.
+        The guide, where ``model`` is a function; ``"auto"``: one that is made from the story, and
+        for ``"trained"`` anew under each seed.
     estimators
         Names from :func:`vaeppl.estimators.available`, pairs ``(name, options)``, ready-made
         estimators, or a mapping from labels to such.
@@ -97,7 +99,8 @@ def compare_estimators(
         raise ValueError(f"mode is 'frozen' or 'trained'; given {mode!r}")
     _check_counts(rows=rows, repeats=repeats, reference_particles=reference_particles)
     chosen = candidates(estimators, num_particles)
-    pair, rows_of = as_pair(model, guide), as_data(data)
+    rows_of = as_data(data)
+    pair = as_pair(model, guide_for(model, guide, rows_of, seed=seed))
     with _notes(progress) as note:
         if mode == "frozen":
             if settings:
@@ -122,6 +125,7 @@ def compare_estimators(
             raise ValueError("give at least one seed")
         return compare_trained(
             pair,
+            (model, guide) if isinstance(guide, str) else pair.source,
             train,
             test,
             chosen,

@@ -28,6 +28,7 @@ WATCHED = 32  # particles of the held-out bound after each epoch
 
 def compare_trained(
     pair: Pair,
+    source: tuple[Any, ...],
     train: Data,
     test: Data,
     chosen: Sequence[Candidate],
@@ -49,7 +50,7 @@ def compare_trained(
     note(f"{len(work)} fits")
     each = joblib.delayed(_run)
     found = joblib.Parallel(n_jobs=jobs)(
-        each(c, s, pair.source, train, test, particles, settings) for c, s in work
+        each(c, s, source, train, test, particles, settings) for c, s in work
     )
     return _gathered(chosen, against, found)
 
