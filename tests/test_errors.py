@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,3 +48,18 @@ def test_wrong_input_is_a_value_error(name):
 
 def test_divergence_is_an_arithmetic_error():
     assert issubclass(errors.NonFiniteELBO, ArithmeticError)
+
+
+@pytest.mark.parametrize("name", ["StoryError", "ColumnError", "CheckpointError"])
+def test_the_shapes_that_pyro_writes_below_an_error_are_left_out(name):
+    kind = getattr(errors, name)
+
+    def story():
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+        raise kind("no such code; give another\nor none")
+
+    with pytest.raises(kind) as found:
+        poutine.trace(story).get_trace()
+    assert str(found.value) == "no such code; give another\nor none"
+    assert str(pickle.loads(pickle.dumps(found.value))) == str(found.value)
+    assert str(kind()) == ""

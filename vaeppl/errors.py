@@ -21,15 +21,22 @@ __all__ = [
 T = TypeVar("T")
 
 
-class StoryError(ValueError):
+class _Plain(ValueError):
+    """Leaves out the table of shapes that Pyro writes below an error of a story that it runs."""
+
+    def __init__(self, message: object = "", *others: object) -> None:
+        super().__init__(str(message).partition("\nTrace Shapes:")[0].rstrip(), *others)
+
+
+class StoryError(_Plain):
     """A model and its guide cannot be fitted as they stand; the message says what to mend."""
 
 
-class ColumnError(ValueError):
+class ColumnError(_Plain):
     """A column does not hold what the model's likelihood accepts."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(_Plain):
     """A saved fit does not belong to this model, this data or this version."""
 
 

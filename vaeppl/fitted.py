@@ -113,9 +113,14 @@ class Fit:
         records = pd.DataFrame(self._records, columns=None if self._records else ["epoch", "step"])
         return records.astype({"epoch": int, "step": int}).set_index("epoch")
 
+    @property
+    def called(self) -> str:
+        """What was fitted: ``"ELBO"``, or ``"objective"`` if the guide sets a latent to a value."""
+        return "objective" if self.config.get("points") else "ELBO"
+
     def __repr__(self) -> str:
         last = self._records[self.best_epoch - 1] if self.best_epoch else {}
-        elbo = f", ELBO {last['elbo']:.2f} nats/row" if "elbo" in last else ""
+        elbo = f", {self.called} {last['elbo']:.2f} nats/row" if "elbo" in last else ""
         held = f", held-out {last['valid_elbo']:.2f}" if "valid_elbo" in last else ""
         return f"Fit({self.pair.name}, {len(self._records)} epochs, {self.stopped}{elbo}{held})"
 

@@ -149,6 +149,9 @@ class Model(Configurable, PyroModule):
     couples_rows : bool
         Whether the rows depend on each other given the latents outside their plate. Then all of
         them must be at hand at once, and there is no ELBO or evidence of a single row.
+    codes_are_points : bool
+        Whether the guide sets latents to a value by design, as an auto-encoder does: then
+        :func:`vaeppl.check` does not remark on it.
 
     A model may have a method ``check_data(data)`` of its own, which raises a ``ColumnError``: it is
     called before a fit, after the columns were checked.
@@ -171,6 +174,7 @@ class Model(Configurable, PyroModule):
     partly_observed: tuple[str, ...] = ()
     given_columns: tuple[str, ...] = ()
     couples_rows: bool = False
+    codes_are_points: bool = False
     likelihood_columns: Mapping[str, str] = MappingProxyType({"likelihood": "x"})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

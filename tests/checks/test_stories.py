@@ -304,6 +304,14 @@ class Mixture(Story):
             pyro.sample("z", self.q_z(x))
 
 
+class SetsALatent(Story):
+    def guide(self, x):
+        with rows(x):
+            loc, raw = self.encoder(x).chunk(2, -1)
+            value = loc + F.softplus(raw) * torch.randn_like(loc)
+            pyro.sample("z", dist.Delta(value, event_dim=1))  # HERE
+
+
 class MoreClasses(Mixture):
     def guide(self, x):
         with rows(x):
@@ -519,6 +527,7 @@ BROKEN = {
     Mixture: "not-reparametrised",
     MoreClasses: "supports-differ",
     ContinuousForDiscrete: "supports-differ",
+    SetsALatent: "latent-is-a-point",
     CentresTheBatch: "rows-leak",
     NormalisesTheBatch: "rows-leak",
     MeanOfTheRows: "rows-leak",
@@ -544,6 +553,7 @@ WARNINGS = {
     "guide-ignores-data", "column-unused", "cannot-be-drawn", "prior-far-from-data",
     "no-gradient", "not-registered", "floating-types",
 }  # fmt: skip
+NOTES = {"latent-is-a-point"}
 NO_LINE = (NaNGradient, NotAParameter)
 
 
@@ -568,6 +578,8 @@ def test_a_planted_fault_is_found_with_its_line(story):
     finding = next(f for f in report if f.code == BROKEN[story])
     if finding.code in WARNINGS:
         assert finding.severity == "warning" and not report.errors, str(report)
+    if finding.code in NOTES:
+        assert finding.severity == "note" and report.ok, str(report)
     if story not in NO_LINE:
         assert finding.line is not None and finding.line.text.endswith("# HERE"), str(report)
     assert finding.what and finding.why
@@ -608,6 +620,17 @@ def test_what_is_told_names_the_slip_and_its_mend():
     assert "did you mean 'z' in the model" in told(Misspelt).what
     assert told(CannotBeScored).what.endswith("RuntimeError: no such number")
     assert "(3,)" in told(OtherNumberOfEntries).what and "(2,)" in told(OtherNumberOfEntries).what
+
+
+def test_a_guide_that_sets_a_latent_is_told_of_the_adversarial_estimator():
+    finding = next(iter(check_story(SetsALatent(), {"x": X})))
+    assert finding.what.startswith("the guide of SetsALatent sets 'z' to a value (a Delta)")
+    assert "no bound of log p(x)" in finding.why
+    assert 'fit with estimator="adversarial"' in finding.mend
+    assert not len(check_story(SetsALatent(), {"x": X}, estimator="adversarial"))
+    meant = SetsALatent()
+    meant.codes_are_points = True
+    assert not len(check_story(meant, {"x": X}))
 
 
 def test_a_negative_scale_is_told_once_and_in_few_words():

@@ -473,6 +473,13 @@ def test_a_bottom_up_guide_of_a_top_down_model():
     assert abs(wrong - exact.item()) > 1.0
 
 
+@pytest.mark.parametrize("bottom_up", [True, False])
+def test_the_kls_of_sites_have_the_order_of_the_model(bottom_up):
+    story, elbo = Chain(bottom_up), ELBO(3)
+    elbo.loss(story.model, story.guide, torch.randn(5))
+    assert list(elbo.site_kl) == ["z2", "z1"]
+
+
 def test_which_kls_are_exact():
     def sites(story):
         x = torch.randn(5)

@@ -220,6 +220,21 @@ def test_latents_without_a_path_are_refused(exact):
             estimator.loss(story.model, story.guide, torch.zeros(3))
 
 
+def test_a_latent_without_a_path_is_named_by_its_innermost_distribution():
+    def model(x):
+        with rows(x):
+            y = pyro.sample("y", dist.Bernoulli(torch.full((2,), 0.5)).to_event(1))
+            pyro.sample("x", dist.Normal(y.sum(-1), 1.0), obs=x)
+
+    def guide(x):
+        with rows(x):
+            q = dist.Bernoulli(torch.full((2,), 0.4)).expand([len(x), 2]).to_event(1).mask(True)
+            pyro.sample("y", q)
+
+    with pytest.raises(StoryError, match=r"'y' \(Bernoulli\) cannot be reparametrised"):
+        STL().loss(model, guide, torch.zeros(3))
+
+
 def test_a_guide_that_changes_from_run_to_run_is_refused(exact):
     story, drop = exact.TwoLatents(), nn.Dropout(0.5)
 

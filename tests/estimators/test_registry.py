@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import pyro
 import pyro.distributions as dist
 import pyro.infer
+import pyro.optim
 import pytest
 import torch
 
@@ -106,3 +109,31 @@ def test_unknown_names_and_options_are_refused():
         estimators.get("elbo", alpha=0.5)
     with pytest.raises(ValueError, match="unknown option of 'trace_elbo'"):
         estimators.get("trace_elbo", free_bits=0.5)
+
+
+@pytest.mark.filterwarnings("ignore:TraceEnum_ELBO found no sample sites")
+@pytest.mark.parametrize("name", estimators.available())
+def test_none_writes_a_log_line_in_plain_pyro(name, caplog):
+    """Pyro says at the first step how many plates it has guessed."""
+    log = logging.getLogger("pyro.infer.elbo")
+    log.addHandler(caplog.handler)
+
+    def story(x):
+        shift = pyro.param("shift", torch.tensor(0.1))
+        with rows(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1) + shift, 1.0), obs=x)
+
+    def guide_of_row(x):
+        place = pyro.param("place", torch.zeros(2))
+        with rows(x):
+            pyro.sample("z", dist.Normal(place, 1.0).expand([len(x), 2]).to_event(1))
+
+    try:
+        with caplog.at_level(logging.INFO, logger=log.name):
+            elbo = estimators.get(name, num_particles=4)
+            pyro.infer.SVI(story, guide_of_row, pyro.optim.Adam({}), elbo).step(torch.randn(8))
+    finally:
+        log.removeHandler(caplog.handler)
+        pyro.clear_param_store()
+    assert not caplog.records

@@ -261,6 +261,8 @@ def test_a_flat_prior_cannot_be_drawn_from_and_gives_no_evidence():
     assert shown.density == "p(z, x) = ∏ₙ p(zₙ) p(xₙ | zₙ)" and not shown.draws
     bound = vaeppl.elbo(ae, data)
     assert (bound.rows["kl"] == 0).all()
+    assert str(bound).startswith("objective = ") and "no bound of log p(x)" in str(bound)
+    assert "latent-is-a-point" not in vaeppl.check(ae, data).codes  # it is so by design
 
 
 @pytest.mark.parametrize(

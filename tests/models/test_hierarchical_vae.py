@@ -95,7 +95,7 @@ class TestLinear:
         x = torch.randn(20, 3)
         data = vaeppl.data.Data({"x": x}, dtype=torch.float64)
         bound = vaeppl.elbo(deep, data, num_particles=4000)
-        assert list(bound.site_kl) == (["z1", "z2"] if inference == "bottom_up" else ["z2", "z1"])
+        assert list(bound.site_kl) == ["z2", "z1"]  # that of the story, whatever the guide's
         assert np.allclose(bound.rows["elbo"], self.evidence(x).numpy(), atol=0.15)
         # KL of the chain: exact for each layer, whichever way it is drawn.
         posterior, prior = self._joint(x)

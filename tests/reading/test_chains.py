@@ -38,6 +38,7 @@ def test_the_same_seed_gives_the_same_chain():
 def test_given_columns_stay_as_they_are():
     data = {"x": torch.randn(9, 3), "y": (torch.rand(9, 6) < 0.5).float()}
     found = vaeppl.chain(CVAE(3, 6, 2, hidden=(4,)), data, steps=2)
+    assert repr(found) == "Chain(CVAE: 9 chains of 2 steps, column 'y' of shape (6,))"
     assert found.column == "y" and found.states.shape == (3, 9, 6)
 
 

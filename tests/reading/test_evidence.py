@@ -76,6 +76,45 @@ def test_elbo_falls_short_by_the_kl_to_the_posterior():
     assert np.allclose(report.rows["kl[z]"], report.rows["kl"])
 
 
+def test_a_latent_that_is_set_to_a_value_has_an_objective_and_no_elbo():
+    """At z = x / 2 it is log N(x; x/2, 1) + log N(x/2; 0, 1), above log p(x) near 0."""
+    model, _ = toy()
+
+    def guide(x):
+        with vaeppl.rows(x):
+            pyro.sample("z", dist.Delta(x / 2))
+
+    report = vaeppl.elbo(model, {"x": X}, guide=guide)
+    exact = stats.norm(X / 2, 1).logpdf(X) + stats.norm(0, 1).logpdf(X / 2)
+    assert np.allclose(report.rows["elbo"], exact, atol=1e-5)
+    assert report.called == "objective" and report.points == ("z",)
+    assert repr(report) == (
+        f"objective = {exact.mean():.2f} ± {exact.std(ddof=1) / 5:.2f} nats/row (reconstruction "
+        f"{report.reconstruction:.2f}, KL {report.kl:.2f}; 25 rows) (latent 'z' is set to a value: "
+        "log p(x, z) there, no bound of log p(x))"
+    )
+    model, guide = toy()
+    plain = vaeppl.elbo(model, {"x": X}, guide=guide)
+    assert plain.points == () and repr(plain).startswith("ELBO = ") and "bound" not in repr(plain)
+
+
+def test_the_split_has_the_order_of_the_story():
+    def model(x=None):
+        with vaeppl.rows(x):
+            b = pyro.sample("b", dist.Normal(0.0, 1.0))
+            a = pyro.sample("a", dist.Normal(b, 1.0))
+            pyro.sample("x", dist.Normal(a, 1.0), obs=x)
+
+    def guide(x):
+        with vaeppl.rows(x):
+            pyro.sample("a", dist.Normal(x / 2, 1.0))
+            pyro.sample("b", dist.Normal(x / 3, 1.0))
+
+    report = vaeppl.elbo(model, {"x": X}, guide=guide)
+    assert list(report.rows.columns) == ["elbo", "reconstruction", "kl", "kl[b]", "kl[a]"]
+    assert list(report.site_kl) == ["b", "a"]
+
+
 def test_memory_is_bounded_and_chunks_do_not_change_the_estimate(monkeypatch):
     model, guide = toy(1.5)
     whole = vaeppl.evidence(model, {"x": X}, guide=guide, num_particles=1000)

@@ -10,6 +10,7 @@ from pyro.infer.autoguide import AutoGuide
 from ..columns import check_columns
 from ..data import Data
 from ..errors import ColumnError, StoryError
+from ..estimators.sites import points
 from ..model import Model
 from ..pair import Pair
 from ..reading.tracing import quiet
@@ -35,12 +36,15 @@ class Checked:
         Whether the story scales its rows up to the full data, as ``vaeppl.rows`` does.
     enumerated : tuple of str
         Latents that the guide marks to be summed out.
+    points : tuple of str
+        Latents that the guide sets to a value, without a density.
     cases : list of Case
         What was looked at: the rows of which the same columns are there, apart.
     """
 
     scaled: bool = True
     enumerated: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
     cases: list[Case] = field(default_factory=list, repr=False)
 
 
@@ -119,6 +123,7 @@ def find_faults(
             n for n, s in latents(case.guide).items() if s["infer"].get("enumerate")
         )
         checked.enumerated = tuple(marked)
+        checked.points = tuple(dict.fromkeys((*checked.points, *points(case.guide))))
         checked.scaled = case.few == case.full or sites.rows_are_scaled(case)
         if len(apart) > 1 and not checked.scaled:
             yield _must_scale(pair)

@@ -1,4 +1,4 @@
-"""Whether the guide draws latents only where their prior has mass, and everywhere it has."""
+"""Whether the guide draws latents where their prior has mass, everywhere it has, or at points."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 import torch
 from torch.distributions import constraints
 
+from ..estimators.sites import points
+from ..reading.tracing import rows_frame
 from .case import Case, latents
 from .findings import Finding
 from .values import one_column
 
 __all__ = ["CHECKS"]
+
+WITHOUT_DENSITY = ("adversarial", "mmd")  # estimators that take draws of the guide alone
 
 
 class Reach(NamedTuple):
@@ -48,6 +52,28 @@ def check_supports(case: Case) -> Iterator[Finding]:
                 name,
                 line,
             )
+
+
+def check_points(case: Case) -> Iterator[Finding]:
+    """Note a latent of rows that the guide sets to a value, but where a code is so by design."""
+    story = case.pair.source[0]
+    if getattr(story, "codes_are_points", False) or case.estimator in WITHOUT_DENSITY:
+        return
+    for name in points(case.guide):
+        if rows_frame(case.guide.nodes[name], case.few) is None:
+            continue
+        yield Finding(
+            "note",
+            "latent-is-a-point",
+            f"the guide of {case.pair.name} sets {name!r} to a value (a Delta), without a density",
+            "the objective is log p(x, z) at that value: no bound of log p(x), and there is no "
+            "evidence to estimate; a guide that makes the value out of noise shrinks to a point",
+            f"draw {name!r} from a distribution with a density; for a guide that can only be "
+            'drawn from (a network of data and noise), fit with estimator="adversarial"; where '
+            "a point is meant, as in an auto-encoder, say codes_are_points = True in the class",
+            name,
+            case.line("guide", name),
+        )
 
 
 def _infinite(name: str, prior: str, guide: str, line: Any) -> Finding:
@@ -129,4 +155,4 @@ def _in_words(discrete: bool, low: torch.Tensor, high: torch.Tensor) -> str:
     return f"the integers {first:g}{end or ', ' + format(first + 1, 'g') + ', ...'}"
 
 
-CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (check_supports,)
+CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (check_supports, check_points)

@@ -33,6 +33,7 @@ from .sites import (
     is_enumerated,
     is_local,
     log_prob_sum,
+    model_order,
     same_weights,
     sample_sites,
     symbols,
@@ -79,7 +80,7 @@ class ELBO(ParticleEstimator):
         ``"reconstruction"``, ``"kl"``, and ``"global"``, the part of the ELBO that belongs to no
         plate (minus the KL of global latents).
     site_kl : dict of str to 0-dim Tensor
-        The KL of each latent site, likewise.
+        The KL of each latent site, likewise, in the order of the model.
 
     Notes
     -----
@@ -131,8 +132,10 @@ class ELBO(ParticleEstimator):
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the objective; its gradient is an estimate of the objective's."""
         self.report, self.site_kl = {}, {}
-        particles = self._get_traces(model, guide, args, kwargs)
-        losses = [self._particle_loss(p, q) / self.num_particles for p, q in particles]
+        losses = []
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            losses.append(self._particle_loss(model_trace, guide_trace) / self.num_particles)
+            self.site_kl = {s: self.site_kl[s] for s in model_order(self.site_kl, model_trace)}
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     # --- one particle (or all of them, in a plate) ---

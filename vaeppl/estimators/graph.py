@@ -1,4 +1,4 @@
-"""Pyro's score function with the costs downstream of each latent, as a loss to differentiate."""
+"""Pyro's own estimators, where they lack a loss to differentiate, or say what need not be said."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ from typing import Any
 import pyro.infer
 from torch import Tensor
 
-__all__ = ["TraceGraph"]
+from .sites import without_log
+
+__all__ = ["TraceEnum", "TraceGraph"]
+
+
+class TraceEnum(pyro.infer.TraceEnum_ELBO):
+    """Pyro's ``TraceEnum_ELBO`` without its log line on the number of plates.
+
+    Examples
+    --------
+    >>> TraceEnum().num_particles
+    1
+    """
+
+    def _guess_max_plate_nesting(self, model: Any, guide: Any, args: Any, kwargs: Any) -> None:
+        with without_log("pyro.infer.elbo"):
+            super()._guess_max_plate_nesting(model, guide, args, kwargs)
 
 
 class TraceGraph(pyro.infer.TraceGraph_ELBO):

@@ -15,7 +15,7 @@ from .capacity import Capacity
 from .discrepancy import MMD
 from .elbo import ELBO
 from .evolution import EvolutionStrategies
-from .graph import TraceGraph
+from .graph import TraceEnum, TraceGraph
 from .importance import CIWAE, IWAE, MIWAE, VIMCO, Renyi, VRMax
 from .particles import ParticleEstimator
 from .pathwise import PIWAE, STL, DReG, DReGWakeSleep, TailAdaptive
@@ -70,8 +70,10 @@ _ESTIMATORS: dict[str, Estimator] = {
     "stl": Estimator(
         STL,
         "The ELBO with the gradient along the path of the draws alone (sticking the landing, "
-        "Roeder et al. 2017). Unbiased; its variance goes to zero as q nears the posterior, and "
-        "may exceed that of the exact KL far from it. Every latent must be reparametrised.",
+        "Roeder et al. 2017). Unbiased; the variance of the guide's own gradient goes to zero as "
+        "q nears the posterior, not that of the model's, nor where guide and model share "
+        "parameters; far from it, it may exceed that of the exact KL. Every latent must be "
+        "reparametrised.",
         enumerates=False,
     ),
     "iwae": Estimator(
@@ -216,7 +218,7 @@ _ESTIMATORS: dict[str, Estimator] = {
         enumerates=False,
     ),
     "trace_enum_elbo": Estimator(
-        pyro.infer.TraceEnum_ELBO,
+        TraceEnum,
         "Pyro's TraceEnum_ELBO: sums over discrete latents marked by config_enumerate, exactly. "
         "Its value varies more than that of elbo, as no KL is exact; no weights or report, "
         "so what it gives as the ELBO holds the terms that belong to the objective alone.",

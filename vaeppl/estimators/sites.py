@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,8 @@ __all__ = [
     "is_local",
     "is_point",
     "log_prob_sum",
+    "model_order",
+    "points",
     "same_weights",
     "sample_sites",
     "symbols",
@@ -73,6 +75,12 @@ def weighted_log_prob(site: Site) -> Tensor:
 def log_prob_sum(site: Site) -> Tensor:
     """Return log p of a site, scaled and masked, summed over the batch."""
     return weighted_log_prob(site).sum()
+
+
+def model_order(names: Iterable[str], model_trace: Any) -> list[str]:
+    """Return names of sites in the order of the model; those that the guide alone has come last."""
+    place = {name: number for number, name in enumerate(model_trace.nodes)}
+    return sorted(names, key=lambda name: place.get(name, len(place)))
 
 
 def symbols(site: Site, model_trace: Any, guide_trace: Any) -> dict[int, str]:
@@ -126,3 +134,14 @@ def is_point(site: Site) -> bool:
     if site["is_observed"] or not isinstance(q, Delta) or bool(q.log_density.any()):
         return False
     return site["mask"] is None or bool(torch.as_tensor(site["mask"]).any())
+
+
+def points(guide_trace: Any) -> list[str]:
+    """Name the latents that a guide sets to a value, where none is set by an auxiliary draw.
+
+    Pyro's own guides draw all latents as one auxiliary site, which has the density of all of them.
+    """
+    drawn = [s for s in sample_sites(guide_trace) if not s["is_observed"]]
+    if any(s["infer"].get("is_auxiliary") for s in drawn):
+        return []
+    return [s["name"] for s in drawn if is_point(s)]

@@ -33,12 +33,20 @@ class Chain:
         denoising auto-encoder; else the states.
     means : Tensor
         E[x_t | z_t-1] of x_1, …, x_T, ``(steps, N, *event)``.
+    name : str
+        The story's.
     """
 
     column: str
     states: Tensor
     seen: Tensor
     means: Tensor
+    name: str = "chain"
+
+    def __repr__(self) -> str:
+        steps, rows, *event = self.means.shape
+        shape = f" of shape {tuple(event)}" if event else ""
+        return f"Chain({self.name}: {rows} chains of {steps} steps, column {self.column!r}{shape})"
 
 
 def chain(
@@ -82,8 +90,9 @@ def chain(
     >>> import torch
     >>> from vaeppl.models import VAE
     >>> x = (torch.rand(20, 6) < 0.5).float()
-    >>> chain(VAE(6, 2, hidden=(4,)), {"x": x}, steps=3).states.shape
-    torch.Size([4, 20, 6])
+    >>> run = chain(VAE(6, 2, hidden=(4,)), {"x": x}, steps=3)
+    >>> run, run.states.shape
+    (Chain(VAE: 20 chains of 3 steps, column 'x' of shape (6,)), torch.Size([4, 20, 6]))
     """
     whole_number("steps", steps, 1)
     pair = as_pair(source, guide)
@@ -102,7 +111,7 @@ def chain(
             site = _step(pair, {**batch, column: seen[-1]}, column)
             means.append(centre(site["fn"]))
             states.append(site["value"].to(states[0].dtype))
-    return Chain(column, torch.stack(states), torch.stack(seen), torch.stack(means))
+    return Chain(column, torch.stack(states), torch.stack(seen), torch.stack(means), pair.name)
 
 
 def _step(pair: Pair, batch: Batch, column: str) -> Any:

@@ -14,12 +14,8 @@ from torch import Tensor
 
 from ..data import Data
 from ..errors import StoryError, whole_number
-from ..estimators.elbo import (
-    exact_kl_sites,
-    is_beside_the_story,
-    kl_terms,
-    sample_sites,
-)
+from ..estimators.kl import exact_kl_sites, kl_terms
+from ..estimators.sites import is_beside_the_story, is_point, model_order, sample_sites
 from ..pair import Batch, Pair, as_pair
 from . import tracing
 from .pareto import pareto_k
@@ -113,10 +109,20 @@ class ELBOReport(_Report):
     ----------
     rows : pandas.DataFrame
         For each row of data, in nats: ``elbo``, ``reconstruction`` (E_q[log p(x | z)]), ``kl``,
-        and the KL of each latent site as ``kl[site]``.
+        and the KL of each latent site as ``kl[site]``, in the order of the model.
     num_particles : int
         Draws for each row.
+    points : tuple of str
+        Latents of rows that the guide sets to a value, without a density: then ``elbo`` is an
+        objective, with log p(x, z) at that value, and bounds nothing.
     """
+
+    points: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """What ``elbo`` is: ``"ELBO"``, or ``"objective"`` where there are points."""
+        return "objective" if self.points else "ELBO"
 
     @property
     def mean(self) -> float:
@@ -148,9 +154,12 @@ class ELBOReport(_Report):
         each = self.site_kl
         parts = " + ".join(f"{name} {kl:.2f}" for name, kl in each.items())
         split = f" = {parts}" if len(each) > 1 else ""
+        which = f"latent{'s' * (len(self.points) > 1)} {', '.join(map(repr, self.points))}"
+        are = "are set to values" if len(self.points) > 1 else "is set to a value"
+        why = f" ({which} {are}: log p(x, z) there, no bound of log p(x))" if self.points else ""
         return (
-            f"ELBO = {self.mean:.2f} ± {_number(self.se)} nats/row (reconstruction "
-            f"{self.reconstruction:.2f}, KL {self.kl:.2f}{split}; {len(self.rows)} rows)"
+            f"{self.called} = {self.mean:.2f} ± {_number(self.se)} nats/row (reconstruction "
+            f"{self.reconstruction:.2f}, KL {self.kl:.2f}{split}; {len(self.rows)} rows){why}"
         )
 
 
@@ -357,19 +366,22 @@ def elbo(
     """
     whole_number("num_particles", num_particles, 1)
     pair = as_pair(source, guide)
-    parts = []
+    parts: list[dict[str, Tensor]] = []
+    points: dict[str, None] = {}
     with tracing.quiet(pair, seed=seed):
         batches = _batches(pair, data, num_particles)
         for batch in batches:
-            parts.append(_split_terms(pair, batch, num_particles))
+            terms, without = _split_terms(pair, batch, num_particles)
+            parts.append(terms)
+            points |= dict.fromkeys(without)
     # A label that is there costs nothing.
     names = dict.fromkeys(name for part in parts for name in part)
     parts = [{n: p.get(n, torch.zeros_like(p["elbo"])) for n in names} for p in parts]
-    return ELBOReport(_frame(batches, parts), num_particles)
+    return ELBOReport(_frame(batches, parts), num_particles, tuple(points))
 
 
-def _split_terms(pair: Pair, batch: Batch, particles: int) -> dict[str, Tensor]:
-    """Return ELBO, reconstruction and KL of each row of a batch."""
+def _split_terms(pair: Pair, batch: Batch, particles: int) -> tuple[dict[str, Tensor], list[str]]:
+    """Return ELBO, reconstruction and KL of each row of a batch, and latents set to a value."""
     depth = tracing.plate_depth(pair, batch)
     rows = len(next(iter(batch.values())))
     q_trace, p_trace = tracing.particle_traces(pair, batch, particles, depth, enumerated=True)
@@ -390,18 +402,17 @@ def _split_terms(pair: Pair, batch: Batch, particles: int) -> dict[str, Tensor]:
         if site["is_observed"] and in_rows and not is_beside_the_story(site):
             reconstruction = reconstruction + mean(tracing.site_log_prob(site), site)
     exact = exact_kl_sites(p_trace, q_trace)
-    for site in sample_sites(q_trace):
-        if not site["is_observed"] and tracing.rows_frame(site, rows) is not None:
-            name = site["name"]
-            kl, _ = kl_terms(p_trace.nodes.get(name), site, name in exact)
-            terms[f"kl[{name}]"] = mean(kl, site)
-    total_kl = sum(terms.values(), torch.zeros(rows, device=pair.device, dtype=pair.dtype))
-    return {
-        "elbo": reconstruction - total_kl,
-        "reconstruction": reconstruction,
-        "kl": total_kl,
-        **terms,
+    latents = {
+        s["name"]: s
+        for s in sample_sites(q_trace)
+        if not s["is_observed"] and tracing.rows_frame(s, rows) is not None
     }
+    for name in model_order(latents, p_trace):
+        kl, _ = kl_terms(p_trace.nodes.get(name), latents[name], name in exact)
+        terms[f"kl[{name}]"] = mean(kl, latents[name])
+    total_kl = sum(terms.values(), torch.zeros(rows, device=pair.device, dtype=pair.dtype))
+    split = {"elbo": reconstruction - total_kl, "reconstruction": reconstruction, "kl": total_kl}
+    return {**split, **terms}, [name for name, site in latents.items() if is_point(site)]
 
 
 def active_units(
