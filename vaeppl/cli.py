@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import cli_story
+from . import cli_estimators, cli_story
 from .cli_arguments import (
     Columns,
     DataOptions,
@@ -22,7 +22,6 @@ from .cli_arguments import (
     Settings,
     build_story,
     load_data,
-    pairs,
     value,
 )
 
@@ -192,7 +191,7 @@ def evaluate(
     else:
         table.add_row("log evidence", f"{evidence.mean:.2f}", f"{evidence.se:.2f}",
                       f"{num_particles} particles, Monte Carlo ± {evidence.mc_se:.2g}")  # fmt: skip
-    table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", "")
+    table.add_row(elbo.called, f"{elbo.mean:.2f}", f"{elbo.se:.2f}", "")
     table.add_row("reconstruction", f"{elbo.reconstruction:.2f}", "", "")
     table.add_row("KL", f"{elbo.kl:.2f}", "", "")
     console.print(table)
@@ -286,84 +285,8 @@ def compare(
         console.print(f"written: {out / 'comparison.csv'}, {out / 'comparison.png'}")
 
 
-@app.command("compare-estimators")
-def compare_estimators(
-    model: ModelName,
-    data: Annotated[str, typer.Option(help="A name (see `vaeppl data`), or a file.")] = "digits",
-    estimators: Annotated[
-        str | None, typer.Option(help="Names, by commas (see `vaeppl estimators`).")
-    ] = None,
-    num_particles: Annotated[str, typer.Option(help="Draws for each row; several: 1,8,64.")] = "8",
-    mode: Annotated[
-        str, typer.Option(help="frozen (at one set of weights), trained (fits), or both.")
-    ] = "trained",
-    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 50,
-    seeds: Annotated[int, typer.Option(help="Fits by each estimator.")] = 5,
-    jobs: Annotated[int, typer.Option(help="Fits side by side.")] = 1,
-    repeats: Annotated[int, typer.Option(help="Gradients at the frozen weights.")] = 100,
-    seed: Annotated[int, typer.Option(help="Fixes draws and splits.")] = 0,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
-    out: Annotated[Path | None, typer.Option(help="Folder for tables and pictures.")] = None,
-    settings: Settings = None,
-    data_options: DataOptions = None,
-    columns: Columns = None,
-) -> None:
-    """Compare estimators of the evidence bound: which trains this model best, and why."""
-    from . import catalogue
-    from .comparison import DEFAULT
-    from .comparison import compare_estimators as compare
-    from .plots.estimators import save_comparison
-    from .training.fit import fit as fit_model
-
-    if mode not in ("frozen", "trained", "both"):
-        raise typer.BadParameter(f"--mode is frozen, trained or both; given {mode!r}")
-    rows = load_data(data, data_options, columns)
-    cls = catalogue.find(model)
-    names = DEFAULT if estimators is None else [e.strip() for e in estimators.split(",")]
-    try:
-        counts = [int(k) for k in num_particles.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            f"--num-particles takes whole numbers by commas; given {num_particles!r}"
-        ) from None
-    common: dict[str, Any] = {
-        "estimators": names,
-        "num_particles": counts if len(counts) > 1 else counts[0],
-        "seed": seed,
-        "progress": _shows(),
-    }
-    found = []
-    if mode != "trained":
-        # At weights half way: neither those of the start nor those of one estimator's end.
-        story = catalogue.build_for(cls, rows.train, pairs(settings))
-        half = fit_model(story, rows, epochs=max(1, epochs // 2), seed=seed, lr=lr, progress=False)
-        found.append(compare(half, rows, repeats=repeats, **common))
-    if mode != "frozen":
-        story = catalogue.build_for(cls, rows.train, pairs(settings))
-        found.append(
-            compare(
-                story, rows, mode="trained", epochs=epochs, lr=lr, seeds=seeds, jobs=jobs, **common
-            )
-        )
-    for one in found:
-        console.print(one.to_rich())
-        if out is not None:
-            one.save(out)
-            for path in save_comparison(one, out):
-                console.print(str(path), soft_wrap=True)
-    if out is not None:
-        console.print(f"written: {out}", soft_wrap=True)
-
-
-@app.command("estimators")
-def list_estimators() -> None:
-    """List the estimators of the evidence bound, and what each is good for."""
-    from . import estimators as known
-
-    table = Table("name", "account", show_lines=True)
-    for name in known.available():
-        table.add_row(name, known.about(name))
-    console.print(table)
+app.command("compare-estimators")(cli_estimators.compare_estimators)
+app.command("estimators")(cli_estimators.list_estimators)
 
 
 @app.command()

@@ -65,10 +65,52 @@ def test_both_modes_with_tables_and_pictures(run, tmp_path):
     assert "iwae, K=2" in result.output
 
 
-def test_bad_options_are_refused(run):
-    assert "--mode is frozen, trained or both" in run("--mode", "half").output
-    assert "takes whole numbers by commas" in run("--num-particles", "a").output
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--mode", "half", "--mode is frozen, trained or both"),
+        ("--num-particles", "a", "whole numbers by commas, at least 1; given 'a'"),
+        ("--num-particles", "0", "whole numbers by commas, at least 1; given '0'"),
+        ("--num-particles", "4,-1", "whole numbers by commas, at least 1; given '4,-1'"),
+        ("--num-particles", "2.5", "whole numbers by commas, at least 1; given '2.5'"),
+        ("--epochs", "0", "--epochs is at least 1; given 0"),
+        ("--seeds", "0", "--seeds is at least 1; given 0"),
+        ("--repeats", "1", "--repeats is at least 2; given 1"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_fitted(
+    run, monkeypatch, option, value, message
+):
+    monkeypatch.setattr("vaeppl.training.fit.fit", None)
+    result = run("--mode", "both", option, value)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.replace("│", "").split())
+
+
+def test_a_wrong_name_is_told_before_anything_is_fitted(run, monkeypatch):
+    monkeypatch.setattr("vaeppl.training.fit.fit", None)
     assert "did you mean 'iwae'" in str(run("--estimators", "iwa", "--mode", "frozen").exception)
+
+
+def test_it_says_at_which_weights_it_is_frozen(run):
+    options = ["--estimators", "elbo", "--repeats", "2", "--num-particles", "2"]
+    result = run("--mode", "frozen", *options)
+    assert result.output.startswith("frozen: at the weights of a fit by the ELBO; epochs 1, seed 0")
+    help_text = CliRunner().invoke(app, ["compare-estimators", "--help"], terminal_width=300).output
+    assert "half of --epochs, made first" in " ".join(help_text.replace("│", "").split())
+
+
+@pytest.mark.parametrize("mode", ["frozen", "trained"])
+def test_where_no_estimator_can_be_compared_it_fails_and_says_why(run, mode):
+    few = ["--repeats", "2", "--seeds", "1", "--num-particles", "2"]
+    result = run("--mode", mode, "--estimators", "score_function,trace_enum_elbo", *few)
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert "score_function: every latent can be reparametrised" in said
+    assert "trace_enum_elbo: no latent is marked to be enumerated" in said
+    assert "no estimator could be compared" in said
+    result = run("--mode", mode, "--estimators", "score_function,elbo", *few)
+    assert result.exit_code == 0 and "score_function: every latent can be" in result.output
 
 
 def test_every_estimator_is_listed():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import joblib
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from torch.distributions import Normal
 
@@ -20,6 +23,14 @@ from vaeppl.errors import ColumnError
 from vaeppl.estimators import ELBO, IWAE, STL
 from vaeppl.models import M2, VAE
 from vaeppl.pair import Pair
+
+
+def printed(found, width=80):
+    """Print a comparison as on a terminal so wide."""
+    console = Console(width=width, file=io.StringIO())
+    console.print(found.to_rich())
+    return console.file.getvalue()
+
 
 FEW = {"epochs": 2, "seeds": 2, "evidence_particles": 50, "lr": 1e-2}
 
@@ -326,7 +337,8 @@ def test_nan_in_one_seed_is_reported_and_the_others_kept(bits):
     assert np.isfinite(line.evidence) and "found invalid values" in line.reason
     failed = found.runs[found.runs.reason != ""]
     assert len(failed) == line.failed and failed.evidence.isna().all()
-    assert "[dim]" not in str(found.to_rich().columns[0].header)
+    words = f"iwae: {line.failed} of 6 fits failed: {line.reason}"
+    assert words.replace(" ", "") in printed(found).replace(" ", "").replace("\n", "")
 
 
 @pytest.mark.slow
@@ -507,3 +519,48 @@ def test_estimators_that_cannot_be_compared(x):
     assert set(found.table["reason"]) == {
         "it cannot sum out k, which the guide marks to be enumerated"
     }
+
+
+# --- as text ---
+
+
+@pytest.mark.parametrize("mode", ["frozen", "trained"])
+def test_names_are_whole_on_a_narrow_terminal_and_reasons_stand_below(bits, mode):
+    names = ["elbo", "trace_mean_field_elbo", "score_function", "trace_enum_elbo"]
+    options = FEW | {"num_particles": 2} if mode == "trained" else {"repeats": 3}
+    options["estimators"] = {f"a name that is long: {n}": n for n in names}
+    found = vaeppl.compare_estimators(VAE(6, 2, hidden=(4,)), {"x": bits}, mode=mode, **options)
+    text = printed(found)
+    for label in options["estimators"]:
+        assert label in text
+    assert found.compared == 2
+    table, _, reasons = text.partition("not compared, or not wholly:")
+    assert "score_function" not in table and "trace_mean_field_elbo" in table
+    flat = " ".join(reasons.split())
+    assert "trace_enum_elbo: no latent is marked to be enumerated" in flat
+    assert "so it has no score function to use" in flat
+
+
+def test_where_nothing_can_be_compared_the_reasons_are_all_there_is(bits):
+    story = VAE(6, 2, hidden=(4,))
+    for options in ({"repeats": 2}, {"mode": "trained", **FEW}):
+        found = vaeppl.compare_estimators(
+            story, {"x": bits}, estimators=["score_function"], **options
+        )
+        text = printed(found)
+        assert found.compared == 0
+        assert text.startswith("not compared") and "reparametrised" in text
+
+
+@pytest.mark.parametrize("mode", ["frozen", "trained"])
+def test_a_guide_that_is_made_from_the_story(mode):
+    data = {"x": torch.randn(60, 4)}
+    data["x"][::7, 1] = torch.nan
+    story = VAE(4, 2, likelihood="normal", hidden=(4,))
+    options = FEW if mode == "trained" else {"repeats": 3}
+    found = vaeppl.compare_estimators(
+        story, data, guide="auto", mode=mode, estimators=["elbo", "iwae"], **options
+    )
+    assert (found.table["reason"] == "").all()
+    told = found.table["value" if mode == "frozen" else "evidence"]
+    assert told.notna().all()

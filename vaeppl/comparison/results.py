@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 __all__ = ["FrozenComparison", "Reference", "TrainedComparison"]
 
@@ -93,7 +94,7 @@ class FrozenComparison:
         return cls(table.reindex(columns=list(COLUMNS)), *given, **known)
 
     def to_rich(self) -> Group:
-        """Return the table for a terminal, in two parts: the values, and the gradients."""
+        """Return the table for a terminal: the values, the gradients, and reasons against."""
         from rich.console import Group
 
         values = {
@@ -112,10 +113,18 @@ class FrozenComparison:
         }
         with_se = {"value": "value_se", "gap": "gap_se", "model_bias": "model_bias_se"}
         able = self.table[self.table["reason"] == ""]
-        return Group(
-            _rich(self.table, values, with_se, self._caption()),
-            _rich(able, gradients, with_se, "gradients, per row"),
-        )
+        parts: list[Any] = []
+        if len(able):
+            parts.append(_rich(able, values, with_se, self._caption()))
+            parts.append(_rich(able, gradients, with_se, "gradients, per row"))
+        if len(able) < len(self.table):
+            parts.append(_reasons(self.table))
+        return Group(*parts)
+
+    @property
+    def compared(self) -> int:
+        """Estimators that could be compared."""
+        return int((self.table["reason"] == "").sum())
 
     def _caption(self) -> str:
         r = self.reference
@@ -193,8 +202,15 @@ class TrainedComparison:
         columns = ["estimator", "rank", "elpd", "se", "elpd_diff", "dse"]
         return pd.DataFrame(lines, columns=columns).set_index("estimator")
 
-    def to_rich(self) -> Table:
-        """Return the table for a terminal."""
+    @property
+    def compared(self) -> int:
+        """Estimators of which a fit came through."""
+        return int((self.table["seeds"] > 0).sum())
+
+    def to_rich(self) -> Group:
+        """Return the table for a terminal, and below it what failed and why."""
+        from rich.console import Group
+
         shown = {
             "evidence": "evidence, equal steps",
             "at_equal_seconds": "equal seconds",
@@ -204,7 +220,13 @@ class TrainedComparison:
             "seeds": "seeds",
         }
         caption = "nats per held-out row; ± is the standard error over seeds"
-        return _rich(self.table, shown, {"evidence": "evidence_se"}, caption)
+        done = self.table[self.table["seeds"] > 0]
+        parts: list[Any] = []
+        if len(done):
+            parts.append(_rich(done, shown, {"evidence": "evidence_se"}, caption))
+        if (self.table["reason"] != "").any():
+            parts.append(_reasons(self.table))
+        return Group(*parts)
 
     def save(self, folder: str | Path) -> Path:
         """Write all tables into a folder, as CSV."""
@@ -227,16 +249,29 @@ class TrainedComparison:
 def _rich(
     table: pd.DataFrame, shown: dict[str, str], with_se: dict[str, str], caption: str
 ) -> Table:
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
+    # Names are never cut short, however narrow the terminal: two estimators would look the same.
+    longest = max(map(len, ["estimator", *map(str, table.index)]))
+    first = Column("estimator", no_wrap=True, min_width=longest)
     there = {c: title for c, title in shown.items() if c in table}
-    rich = Table("estimator", *there.values(), caption=caption)
+    rich = Table(first, *there.values(), caption=caption)
     for label, line in table.iterrows():
-        cells = [_cell(line, c, with_se.get(c)) for c in there]
-        if line.get("reason"):
-            cells = [f"[dim]{line['reason']}[/dim]", *cells[1:]] if line.isna().any() else cells
-        rich.add_row(str(label), *cells)
+        rich.add_row(Text(str(label)), *(_cell(line, c, with_se.get(c)) for c in there))
     return rich
+
+
+def _reasons(table: pd.DataFrame) -> Text:
+    """Return why estimators could not be compared, or not under every seed, a line each."""
+    from rich.text import Text
+
+    lines = []
+    for label, line in table[table["reason"] != ""].iterrows():
+        seeds, failed = line.get("seeds", 0), line.get("failed", 0)
+        share = f"{failed} of {failed + seeds} fits failed: " if seeds else ""
+        lines.append(f"{label}: {share}{line['reason']}")
+    return Text("\n".join(["not compared, or not wholly:", *lines]) if lines else "")
 
 
 def _cell(line: pd.Series, column: str, se: str | None) -> str:
