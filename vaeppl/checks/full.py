@@ -58,7 +58,7 @@ def check(
     >>> from vaeppl.models import VAE
     >>> x = (torch.rand(200, 12) < 0.3).float()
     >>> print(check(VAE(12, 2, hidden=(16,)), {"x": x}))
-    VAE: nothing wrong (24 checks)
+    VAE: nothing wrong (25 checks)
     """
     rows = as_data(data).train
     try:
