@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .cli_arguments import Columns, DataOptions, ModelName, Settings, load_data, pairs
+from .cli_arguments import Columns, DataOptions, GuideName, ModelName, Settings, load_data, pairs
 
 __all__ = ["compare_estimators", "list_estimators"]
 
@@ -40,6 +40,7 @@ def compare_estimators(
     seed: Annotated[int, typer.Option(help="Fixes draws and splits.")] = 0,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and pictures.")] = None,
+    guide: GuideName = None,
     settings: Settings = None,
     data_options: DataOptions = None,
     columns: Columns = None,
@@ -73,14 +74,15 @@ def compare_estimators(
         # At weights half way: neither those of the start nor those of one estimator's end.
         half = max(1, epochs // 2)
         story = catalogue.build_for(cls, rows.train, pairs(settings))
-        fitted = fit_model(story, rows, epochs=half, seed=seed, lr=lr, progress=False)
+        how: dict[str, Any] = {"epochs": half, "seed": seed, "lr": lr}
+        fitted = fit_model(story, rows, guide=guide, progress=False, **how)
         words = f"frozen: at the weights of a fit by the ELBO; epochs {half}, seed {seed}"
         found.append((words, compare(fitted, rows, repeats=repeats, **common)))
     if mode != "frozen":
         story = catalogue.build_for(cls, rows.train, pairs(settings))
         common |= {"epochs": epochs, "lr": lr, "seeds": seeds, "jobs": jobs}
         words = f"trained: fits by each estimator; epochs {epochs}, seeds {seeds}"
-        found.append((words, compare(story, rows, mode="trained", **common)))
+        found.append((words, compare(story, rows, guide=guide, mode="trained", **common)))
     for words, one in found:
         console.print(words, soft_wrap=True)
         console.print(one.to_rich())

@@ -118,3 +118,15 @@ def test_every_estimator_is_listed():
     assert result.exit_code == 0
     found = result.output.replace(" ", "").replace("\n", "")
     assert all(name[:8] in found for name in estimators.available())
+
+
+def test_a_guide_that_is_made_from_the_story_takes_gaps(tmp_path):
+    rows = ["a,b", *(f"{i / 7},{i % 5}" for i in range(20)), "1.5,"]
+    (tmp_path / "gaps.csv").write_text("\n".join(rows))
+    command = ["compare-estimators", "vae", "--data", str(tmp_path / "gaps.csv")]
+    command += ["--estimators", "elbo", "--set", "likelihood=normal", "--set", "latent_dim=1"]
+    command += ["--mode", "both", "--repeats", "2", "--seeds", "1", "--epochs", "1"]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1 and "guide='auto'" in str(refused.exception)
+    told = CliRunner().invoke(app, [*command, "--guide", "auto"])
+    assert told.exit_code == 0, told.output
