@@ -174,6 +174,7 @@ def test_a_story_without_evidence_is_evaluated_and_drawn_as_far_as_it_goes(run, 
     assert code == 0, text
     code, text = run("evaluate", "r")
     assert code == 0 and "rows have none under this story" in text, text
+    assert "objective" in text and "ELBO" not in text
     summary = json.loads((tmp_path / "r/evaluation.json").read_text())
     assert summary["log_evidence"] is None and summary["kl"] == 0
     assert not (tmp_path / "r/evidence.csv").exists()

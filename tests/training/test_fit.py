@@ -13,6 +13,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal
 
 import vaeppl
 from vaeppl.errors import CheckpointError, ColumnError, NonFiniteELBO, StoryError
@@ -517,6 +518,14 @@ def test_bad_input_is_refused_before_training(arguments, error, message, tmp_pat
     assert not out.exists()
 
 
+def shared_mean(x=None):
+    with pyro.plate("columns", 6, dim=-2):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with vaeppl.rows(x):
+        logits = mean.squeeze(-1)
+        pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+
 class Implicit(VAE):
     """Its guide sets z to what it makes of the row and noise."""
 
@@ -536,5 +545,8 @@ def test_where_a_latent_is_set_to_a_value_it_is_no_elbo_that_is_told(tmp_path, c
     for one in (run, again):
         assert ", objective -" in repr(one) and "ELBO" not in repr(one)
     assert ", ELBO -" in repr(fit(small(), epochs=1))
+    guides = {AutoDelta: ", objective -", AutoMultivariateNormal: ", ELBO -"}
+    for guide, word in guides.items():  # the second sets all latents by one draw with a density
+        assert word in repr(fit(shared_mean, binary(), guide=guide(shared_mean), epochs=1))
     fit(small(), epochs=1, progress=True)
     assert "ELBO -" in capsys.readouterr().err
