@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -470,3 +471,19 @@ def test_the_seed_settles_where_the_guide_starts():
         fit = vaeppl.fit(story, {"x": x}, guide="auto", epochs=2, progress=False)
         ends.append(fit.history["elbo"].tolist())
     assert ends[0] == ends[1]
+
+
+def test_entries_may_be_missing_in_late_rows_and_in_held_out_ones_alone():
+    x = torch.randn(40, 3)
+    gap = x.clone()
+    gap[-1, 2] = torch.nan
+    story = {"x_dim": 3, "latent_dim": 1, "likelihood": "normal", "hidden": (4,)}
+    for data, valid in (({"x": gap}, None), ({"x": x}, {"x": gap})):
+        fit = vaeppl.fit(
+            VAE(**story), data, guide="auto", valid=valid, epochs=1, progress=False, batch_size=8
+        )
+        assert fit.pair.takes_missing
+        assert np.isfinite(fit.elbo({"x": gap}).mean)
+    assert not vaeppl.fit(
+        VAE(**story), {"x": x}, guide="auto", epochs=1, progress=False
+    ).pair.takes_missing

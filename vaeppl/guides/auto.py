@@ -9,6 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ..data import as_data
 from ..errors import StoryError, unknown_name
 from ..likelihoods import Likelihood
 from ..model import rows
@@ -22,6 +23,8 @@ from .shared import entered, make_shared
 from .story import ROWS, StoryRead
 
 __all__ = ["AutoAmortizedGuide", "guide_for"]
+
+ROWS_AT_ONCE = 16_384  # that are looked through for missing entries together
 
 
 class AutoAmortizedGuide(nn.Module):
@@ -204,15 +207,33 @@ class AutoAmortizedGuide(nn.Module):
         return " ".join(told)
 
 
-def guide_for(model: Any, guide: Any, data: Any, *, seed: int = 0) -> Any:
-    """Return a guide; ``"auto"`` makes one from the story, its weights drawn from a seed."""
+def guide_for(model: Any, guide: Any, data: Any, *others: Any, seed: int = 0) -> Any:
+    """Return a guide; ``"auto"`` makes one from the story, its weights drawn from a seed.
+
+    It looks at rows with entries missing if there are such in the data, or in other rows that it
+    is to be used on.
+    """
     if not isinstance(guide, str):
         return guide
     if guide != "auto":
         raise StoryError(f"guide is 'auto', a function or an object; given {guide!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoAmortizedGuide(model, data)
+        missing = any(_has_gaps(model, rows_of) for rows_of in (data, *others)) or None
+        return AutoAmortizedGuide(model, data, missing=missing)
+
+
+def _has_gaps(model: Any, data: Any) -> bool:
+    """Tell whether an entry that is kept in memory is missing."""
+    table, known = as_data(data), getattr(model, "columns", None)
+    partly = getattr(model, "partly_observed", ())
+    for name in table:
+        wanted = (known is None or name in known) and name not in partly
+        if wanted and not table.is_lazy(name):
+            for index in torch.arange(len(table)).split(ROWS_AT_ONCE):
+                if bool(table.columns(name).take(index)[name].isnan().any()):
+                    return True
+    return False
 
 
 def _encoder(

@@ -190,7 +190,8 @@ def fit(
     data = as_data(data)
     if isinstance(guide, str):  # where it starts depends on the story's weights
         _draw_weights(model, seed)
-    pair = as_pair(model, guide_for(model, guide, data, seed=seed))
+    others = () if valid is None or isinstance(valid, (bool, float)) else (valid,)
+    pair = as_pair(model, guide_for(model, guide, data, *others, seed=seed))
     train, held_out = _split(data, valid, seed)
     _check_settings(locals())
     if patience is not None and held_out is None:
