@@ -9,15 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.distributions import constraints
 
-from ..estimators.sites import points
+from ..estimators.sites import WITHOUT_DENSITY, points
 from ..reading.tracing import rows_frame
 from .case import Case, latents
 from .findings import Finding
 from .values import one_column
 
 __all__ = ["CHECKS"]
-
-WITHOUT_DENSITY = ("adversarial", "mmd")  # estimators that take draws of the guide alone
 
 
 class Reach(NamedTuple):

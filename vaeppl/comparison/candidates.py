@@ -18,13 +18,11 @@ from torch.distributions import kl_divergence
 from .. import estimators
 from ..errors import whole_number
 from ..estimators.kl import exact_kl_sites
-from ..estimators.sites import is_point
+from ..estimators.sites import WITHOUT_DENSITY, is_point
 from ..pair import Batch, Pair
 from ..reading import tracing
 
 __all__ = ["Candidate", "candidates", "reason_against"]
-
-WITHOUT_DENSITY = ("adversarial", "mmd")  # they need the draws of the guide alone
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ..errors import StoryError
 
 __all__ = [
     "PARTICLES",
+    "WITHOUT_DENSITY",
     "Site",
     "alike",
     "check_drawn",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 Site = Any  # a node of a Pyro trace: a dictionary
+WITHOUT_DENSITY = ("adversarial", "mmd")  # estimators that need the draws of the guide alone
 PARTICLES = "num_particles_vectorized"  # the name Pyro gives to the plate of particles
 
 
