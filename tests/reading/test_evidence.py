@@ -270,3 +270,21 @@ def test_the_report_says_of_which_columns_it_is():
 
     fit = vaeppl.fit(renamed, {"y": x[:, 0]}, guide="auto", epochs=1, progress=False)
     assert fit.evidence(**few).density == "p(y)"
+
+
+def test_where_rows_share_a_latent_it_is_a_predictive_density():
+    def model(x=None):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with vaeppl.rows(x):
+            pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("mu", dist.Normal(torch.tensor(0.1), 0.2))
+        with vaeppl.rows(x):
+            pass
+
+    x = torch.linspace(-1, 1, 5)
+    report = vaeppl.evidence(model, {"x": x}, guide=guide, num_particles=20_000)
+    exact = dist.Normal(0.1, 1.04**0.5).log_prob(x).mean()
+    assert repr(report).startswith("log ∫ p(x | mu) q(mu) = ")
+    assert report.mean == pytest.approx(float(exact), abs=0.01)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import StoryError
 from ..estimators import ELBO, IWAE
-from ..estimators.sites import is_local, is_point
+from ..estimators.sites import is_point
 from ..pair import Batch, Pair
 from ..reading import tracing
 from ..reading.evidence import log_weights
@@ -64,7 +64,7 @@ def compare_frozen(
         note("reference")
         log_w, aims = _reference(pair, batch, parameters, reference_particles)
         trace = poutine.trace(pair.guide).get_trace(**batch)
-        shared = tuple(s["name"] for s in tracing.latents(trace) if not is_local(s))
+        shared = tuple(tracing.only_shared(trace, rows).nodes)
         for one in running:
             one.kept = _kept(one, pair, batch, parameters)
         for repeat in _counted(repeats, note):

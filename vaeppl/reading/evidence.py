@@ -232,6 +232,8 @@ def evidence(
 def density_of(pair: Pair, data: Data, batch: Batch) -> str:
     """Return the density that the evidence is of, by the columns that are there: ``"p(x)"``.
 
+    Where rows share latents it is ``"∫ p(x | mu) q(mu)"``, the predictive density.
+
     Must be called with the pair active, and draws: call it when all else has been computed.
 
     Parameters
@@ -248,7 +250,11 @@ def density_of(pair: Pair, data: Data, batch: Batch) -> str:
     seen = {s["name"] for s in sample_sites(story) if s["is_observed"]} | set(pair.partly_observed)
     there = [c for c in pair.columns if c in data]
     of, given = ([c for c in there if (c in seen) is told] for told in (True, False))
-    return f"p({', '.join(of)}{' | ' if given else ''}{', '.join(given)})"
+    rows = len(next(iter(batch.values())))
+    shared = list(tracing.only_shared(guide, rows).nodes)
+    given += shared
+    told = f"p({', '.join(of)}{' | ' if given else ''}{', '.join(given)})"
+    return f"∫ {told} q({', '.join(shared)})" if shared else told
 
 
 def _batches(pair: Pair, data: Any, particles: int) -> tracing.Batches:
