@@ -117,7 +117,7 @@ class CalibrationReport:
             return f"{head}; {NO_DEPARTURE}"
         return (
             f"{head}; farthest from uniform: {worst['site']}[{worst['dimension']}], "
-            f"{worst['finding']} (spread {worst['spread']:.2f}, mean rank {worst['mean_rank']:.2f})"
+            f"{worst['finding']}; spread {worst['spread']:.2f}, mean rank {worst['mean_rank']:.2f}"
         )
 
 
