@@ -80,5 +80,5 @@ def test_options_reach_the_estimator():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="unknown objective 'bta'"):
         BetaVAE.objective("bta")
-    with pytest.raises(ValueError, match="does not take these options"):
+    with pytest.raises(ValueError, match="unknown option of 'dip' 'beta'"):
         BetaVAE.objective("dip", beta=3.0)
