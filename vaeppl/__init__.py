@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .reading.chains import Chain as Chain
     from .reading.chains import chain as chain
     from .reading.classifier import LatentClassifier as LatentClassifier
+    from .reading.collapse import latent_report as latent_report
     from .reading.compare import compare as compare
     from .reading.criticism import posterior_predictive_check as posterior_predictive_check
     from .reading.evidence import active_units as active_units
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from .reading.evidence import evidence as evidence
     from .reading.export import to_arviz as to_arviz
     from .reading.gaps import inference_gaps as inference_gaps
-    from .reading.gaps import latent_report as latent_report
     from .reading.imputation import hide_entries as hide_entries
     from .reading.imputation import impute as impute
     from .reading.imputation import score_imputation as score_imputation
@@ -92,7 +92,7 @@ _HOME = {
     "evidence": "reading.evidence",
     "fit": "training.fit",
     "inference_gaps": "reading.gaps",
-    "latent_report": "reading.gaps",
+    "latent_report": "reading.collapse",
     "hide_entries": "reading.imputation",
     "impute": "reading.imputation",
     "likelihood_for": "catalogue",

@@ -14,7 +14,7 @@ from .files import load_state, read_json, read_tensors, write_json, write_tensor
 from .guides import guide_for
 from .model import Model
 from .pair import Pair, as_pair
-from .reading import criticism, export, gaps, imputation, prediction, predictive
+from .reading import collapse, criticism, export, imputation, prediction, predictive
 from .reading import evidence as _evidence
 from .reading.classifier import LatentClassifier
 from .reading.labels import own_classifier
@@ -185,7 +185,7 @@ class Fit:
 
     def latent_report(self, data: Any = None, **options: Any) -> pd.DataFrame:
         """Tell what each latent dimension costs; see :func:`vaeppl.latent_report`."""
-        return gaps.latent_report(self, self._rows(data), **options)
+        return collapse.latent_report(self, self._rows(data), **options)
 
     def posterior_predictive_check(self, data: Any = None, **options: Any) -> Any:
         """Check the story; see :func:`vaeppl.posterior_predictive_check`."""

@@ -278,3 +278,10 @@ def test_a_flat_prior_cannot_be_drawn_from_and_gives_no_evidence():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         AutoEncoder(**{"x_dim": 6, **arguments})
+
+
+def test_the_check_says_in_the_storys_own_words_why_it_cannot_be_drawn_from():
+    found = vaeppl.check(AutoEncoder(6, 2, hidden=(4,)), {"x": (torch.rand(50, 6) < 0.4).float()})
+    (note,) = [f for f in found.findings if f.code == "cannot-be-drawn"]
+    assert note.severity == "note" and note.mend == ""
+    assert "flat prior, from which no code can be drawn: give prior='normal'" in note.what

@@ -15,7 +15,8 @@ from vaeppl import rows
 from vaeppl.errors import StoryError
 from vaeppl.models import VAE, AutoEncoder
 from vaeppl.pair import as_pair
-from vaeppl.reading.gaps import RowGuide, inference_gaps, latent_report
+from vaeppl.reading.collapse import latent_report
+from vaeppl.reading.gaps import RowGuide, inference_gaps
 from vaeppl.reading.tracing import quiet
 
 

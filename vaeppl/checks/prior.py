@@ -35,6 +35,17 @@ def check_draws(case: Case) -> Iterator[Finding]:
             trace = case.run("model", batch)
         except DoesNotRun as failure:
             told = failure.finding.what.rpartition("): ")[2]
+            if told.startswith("StoryError: "):  # its author knows, and says what to do instead
+                yield Finding(
+                    "note",
+                    "cannot-be-drawn",
+                    f"the story of {pair.name} cannot be drawn from: "
+                    f"{told.removeprefix('StoryError: ')}",
+                    "there are no prior draws, and no samples from the fit",
+                    "",
+                    line=failure.finding.line,
+                )
+                return
             yield Finding(
                 "warning",
                 "cannot-be-drawn",
