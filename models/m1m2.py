@@ -31,6 +31,7 @@ from torch import Tensor
 from vaeppl import Fit, Model, guides, likelihoods, priors, row_share, rows
 from vaeppl.errors import StoryError
 from vaeppl.nets import MLP, PerLabel, feature_net, output_dim
+from vaeppl.random_state import forked
 
 
 class M1M2(Model):
@@ -174,7 +175,7 @@ class M1M2(Model):
             "feature_hidden": given["hidden"],
             **{k: given[k] for k in ("likelihood", "activation")},
         }
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
+        with forked():
             torch.manual_seed(seed)
             story = cls(given["x_dim"], num_labels, latent_dim, **{**arguments, **options})
         for name in ("likelihood", "encoder"):

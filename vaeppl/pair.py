@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .errors import StoryError
 from .missing import leaving_out_missing
 from .model import Model, column_names, row_count
+from .random_state import forked
 
 __all__ = ["Batch", "Pair", "as_pair", "key_of"]
 
@@ -168,7 +169,7 @@ class Pair(nn.Module):
         state at hand and restores it.
         """
         with (
-            torch.random.fork_rng(range(torch.cuda.device_count())),
+            forked(),
             torch.no_grad(),
             self.active(),
         ):

@@ -14,6 +14,7 @@ from torch import Tensor
 from .data import Data
 from .errors import ColumnError
 from .pair import Pair
+from .random_state import forked
 
 __all__ = [
     "Stratum",
@@ -155,7 +156,7 @@ def _label_counts(pair: Pair, data: Data) -> dict[str, int]:
         batch[column] = torch.zeros_like(batch[column])
     store = pyro.get_param_store()
     with (
-        torch.random.fork_rng(range(torch.cuda.device_count())),
+        forked(),
         torch.no_grad(),
         pair.active(),
         store.scope(store.get_state()),

@@ -14,6 +14,7 @@ from torch import nn
 
 import vaeppl
 from vaeppl import Model, likelihoods, rows
+from vaeppl.data import Data
 from vaeppl.errors import StoryError
 from vaeppl.guides import AutoAmortizedGuide
 from vaeppl.models import CVAE, M2, PPCA, VAE, HierarchicalVAE, M2Gumbel
@@ -478,7 +479,8 @@ def test_entries_may_be_missing_in_late_rows_and_in_held_out_ones_alone():
     gap = x.clone()
     gap[-1, 2] = torch.nan
     story = {"x_dim": 3, "latent_dim": 1, "likelihood": "normal", "hidden": (4,)}
-    for data, valid in (({"x": gap}, None), ({"x": x}, {"x": gap})):
+    split = Data({"x": gap}, splits={"train": list(range(30)), "valid": list(range(30, 40))})
+    for data, valid in (({"x": gap}, None), ({"x": x}, {"x": gap}), (split, None)):
         fit = vaeppl.fit(
             VAE(**story), data, guide="auto", valid=valid, epochs=1, progress=False, batch_size=8
         )

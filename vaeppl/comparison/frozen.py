@@ -18,6 +18,7 @@ from ..pair import Batch, Pair
 from ..reading import tracing
 from ..reading.evidence import log_weights
 from ..reading.pareto import pareto_k
+from ..training.objective import reported
 from ..training.seeds import derived_seed
 from .candidates import Candidate, reason_against
 from .gradients import Moments, gradient, groups, saved_bytes, signal
@@ -62,8 +63,8 @@ def compare_frozen(
         against = {c.label: reason_against(c, pair, batch) for c in chosen}
         running = [_Running(c, c.make()) for c in chosen if against[c.label] is None]
         note("reference")
-        log_w, aims = _reference(pair, batch, parameters, reference_particles)
         trace = poutine.trace(pair.guide).get_trace(**batch)
+        log_w, aims = _reference(pair, batch, trace, parameters, reference_particles)
         shared = tuple(tracing.only_shared(trace, rows).nodes)
         for one in running:
             one.kept = _kept(one, pair, batch, parameters)
@@ -119,9 +120,7 @@ def _repeat(
 
 def _value(estimator: Any, loss: Tensor) -> float:
     """Return what the estimator says of the evidence, without penalties and the like."""
-    report = getattr(estimator, "report", {})
-    value = report.get("elbo" if isinstance(estimator, ELBO) else "bound", -loss)
-    return float(torch.as_tensor(value).detach())
+    return float(reported(estimator).get("elbo", -loss).detach())
 
 
 def _wait(pair: Pair) -> None:
@@ -139,13 +138,12 @@ def _kept(one: _Running, pair: Pair, batch: Batch, parameters: Sequence[nn.Param
 
 
 def _reference(
-    pair: Pair, batch: Batch, parameters: Sequence[nn.Parameter], particles: int
+    pair: Pair, batch: Batch, trace: Any, parameters: Sequence[nn.Parameter], particles: int
 ) -> tuple[Tensor, dict[str, Moments]]:
     """Return log-weights ``(K, B)`` and high-particle gradients.
 
     NaN and none where the guide has no density, and so no weights.
     """
-    trace = poutine.trace(pair.guide).get_trace(**batch)
     if any(is_point(s) for s in tracing.latents(trace)):
         return torch.full((particles, len(next(iter(batch.values())))), torch.nan), {}
     aims = _reference_gradients(pair, batch, parameters, particles)

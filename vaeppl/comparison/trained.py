@@ -17,12 +17,12 @@ from ..pair import Pair
 from ..reading import tracing
 from ..reading.evidence import active_units, elbo, evidence
 from ..training.fit import fit
+from ..training.objective import TERMS
 from .candidates import Candidate, reason_against
 from .results import TrainedComparison
 
 __all__ = ["compare_trained"]
 
-TERMS = ("elbo", "reconstruction", "kl", "global")
 WATCHED = 32  # particles of the held-out bound after each epoch
 
 

@@ -16,6 +16,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from ..errors import whole_number
+from ..random_state import forked
 from . import draws as noise
 from .sites import check_drawn, sample_sites, without_log
 
@@ -106,7 +107,7 @@ class ParticleEstimator(pyro.infer.ELBO):
         # A run that is resumed guesses anew, and must not draw other numbers for that.
         with (
             without_log("pyro.infer.elbo"),
-            torch.random.fork_rng(range(torch.cuda.device_count())),
+            forked(),
         ):
             super()._guess_max_plate_nesting(model, guide, args, kwargs)
 

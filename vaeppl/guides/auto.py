@@ -20,11 +20,9 @@ from .heads import Head, make_head
 from .inputs import ColumnFeatures
 from .inverse import invert
 from .shared import entered, make_shared
-from .story import ROWS, StoryRead
+from .story import ROWS, StoryRead, has_gaps
 
 __all__ = ["AutoAmortizedGuide", "guide_for"]
-
-ROWS_AT_ONCE = 16_384  # that are looked through for missing entries together
 
 
 class AutoAmortizedGuide(nn.Module):
@@ -219,21 +217,14 @@ def guide_for(model: Any, guide: Any, data: Any, *others: Any, seed: int = 0) ->
         raise StoryError(f"guide is 'auto', a function or an object; given {guide!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        missing = any(_has_gaps(model, rows_of) for rows_of in (data, *others)) or None
-        return AutoAmortizedGuide(model, data, missing=missing)
-
-
-def _has_gaps(model: Any, data: Any) -> bool:
-    """Tell whether an entry that is kept in memory is missing."""
-    table, known = as_data(data), getattr(model, "columns", None)
-    partly = getattr(model, "partly_observed", ())
-    for name in table:
-        wanted = (known is None or name in known) and name not in partly
-        if wanted and not table.is_lazy(name):
-            for index in torch.arange(len(table)).split(ROWS_AT_ONCE):
-                if bool(table.columns(name).take(index)[name].isnan().any()):
-                    return True
-    return False
+        made = AutoAmortizedGuide(model, data)
+        wanted = set(made.columns) - set(getattr(model, "partly_observed", ()))
+        rows_of = as_data(data)
+        unseen = [*map(as_data, others), *([rows_of] if rows_of.splits else [])]
+        if made.takes_missing or not any(has_gaps(t, wanted) for t in unseen):
+            return made
+        torch.manual_seed(seed)
+        return AutoAmortizedGuide(model, data, missing=True)
 
 
 def _encoder(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 import pyro
@@ -19,11 +20,23 @@ from ..model import column_names, row_count
 from ..structure import Node, ancestors, base_of, read_structure
 from .inputs import ColumnFeatures
 
-__all__ = ["ROWS", "StoryRead"]
+__all__ = ["ROWS", "StoryRead", "has_gaps"]
 
 ROWS = "rows"
 FEW_ROWS = 8  # enough to see which sites there are
 MANY_ROWS = 10_000  # from which the kind and the unit of a column are taken
+
+
+def has_gaps(data: Data, columns: Collection[str]) -> bool:
+    """Tell whether an entry of some columns is missing; of what is on disk in the first rows."""
+    for name in data:
+        if name in columns:
+            rows = min(MANY_ROWS, len(data)) if data.is_lazy(name) else len(data)
+            column = data.columns(name)
+            for index in torch.arange(rows).split(MANY_ROWS):
+                if bool(column.take(index)[name].isnan().any()):
+                    return True
+    return False
 
 
 class StoryRead:
@@ -133,7 +146,7 @@ class StoryRead:
         """Return how a column enters the encoders."""
         shape = self._shape(column)
         if missing is None:
-            missing = bool(getattr(self.model, "takes_missing", False)) or self._has_nan()
+            missing = bool(getattr(self.model, "takes_missing", False)) or self._has_gaps
         likelihood = given or self._own(column) or self._by_values(column)
         return ColumnFeatures(likelihood or self._by_support(column), shape, missing=missing)
 
@@ -143,10 +156,11 @@ class StoryRead:
             values = self.nodes[column].value
         return tuple(values.shape[1:])
 
-    def _has_nan(self) -> bool:
+    @cached_property
+    def _has_gaps(self) -> bool:
         """Tell whether an entry of any column is missing: then one may be of the others too."""
-        there = [] if self.data is None else [c for c in self.columns if c in self.data]
-        return any(bool(self._many(c).isnan().any()) for c in there if c not in self.partly)
+        wanted = [c for c in self.columns if c not in self.partly]
+        return self.data is not None and has_gaps(self.data, wanted)
 
     def _many(self, column: str) -> Tensor:
         assert self.data is not None

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..reading.sensitivity import THRESHOLD
 from ._style import BLUE, GREY, ORANGE, RED, axes_for, label_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["prior_sensitivity", "quantile_residuals"]
-
-NOTEWORTHY = 0.05  # sensitivities below it are taken for none (Kallioinen et al. 2024, section 3.2)
 
 
 def quantile_residuals(report: Any, ax: Axes | None = None, *, most: int = 6) -> Axes:
@@ -102,7 +101,7 @@ def prior_sensitivity(table: Any, ax: Axes | None = None) -> Axes:
     ax = axes_for(ax, (5.6, 1.2 + 0.28 * len(table)))
     heights = np.arange(len(table))[::-1]
     prior, likelihood = (table[name].to_numpy(dtype=float) for name in ("prior", "likelihood"))
-    conflict = (prior >= NOTEWORTHY) & (likelihood >= NOTEWORTHY)
+    conflict = (prior >= THRESHOLD) & (likelihood >= THRESHOLD)
     ax.hlines(heights, np.fmin(prior, likelihood), np.fmax(prior, likelihood), color="0.85")
     ax.plot(prior, heights, "o", color=ORANGE, label="to the prior")
     ax.plot(likelihood, heights, "s", color=BLUE, label="to the likelihood")
@@ -114,7 +113,7 @@ def prior_sensitivity(table: Any, ax: Axes | None = None) -> Axes:
             ms=11,
             label="both: prior and data in conflict",
         )
-    ax.axvline(NOTEWORTHY, color="black", lw=1, ls="--")
+    ax.axvline(THRESHOLD, color="black", lw=1, ls="--")
     ax.set_yticks(heights, [_named(index) for index in table.index])
     ax.set_ylim(-0.6, len(table) - 0.4)
     ax.set_xlim(left=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from ..estimators.elbo import without_log
 from ..model import row_count
 from ..pair import Batch, Pair
+from ..random_state import forked
 from ..strata import globals_shared
 from .precision import MIXED, LowerPrecision
 
-__all__ = ["TERMS", "Objective", "Part"]
+__all__ = ["TERMS", "AsTheyAre", "Objective", "Part", "reported"]
 
 TERMS = ("elbo", "reconstruction", "kl", "global")
 
@@ -84,10 +86,8 @@ class Objective(nn.Module):
         """
         if isinstance(parts, AsTheyAre):
             parts = parts.parts
-        if self.lower is not None:
-            with self.lower.active():
-                return self._joined(parts, total, divisor)
-        return self._joined(parts, total, divisor)
+        with nullcontext() if self.lower is None else self.lower.active():
+            return self._joined(parts, total, divisor)
 
     def _joined(self, parts: Sequence[Part], total: int, divisor: int) -> Tensor:
         losses = []
@@ -100,7 +100,7 @@ class Objective(nn.Module):
             with row_count(part.full, total=total):
                 loss = self._loss(model, guide, part.columns)
             losses.append(loss * part.weight)
-            for term, value in self._reported().items():
+            for term, value in reported(self.estimator).items():
                 self.report[term] = self.report.get(term, 0.0) + value
         return sum(losses[1:], losses[0]) / divisor
 
@@ -113,16 +113,9 @@ class Objective(nn.Module):
             run = self.estimator.differentiable_loss if grad else self.estimator.loss
             return torch.as_tensor(run(model, guide, **columns))
 
-    def _reported(self) -> dict[str, Tensor]:
-        """Return the terms of the last loss: all of an ELBO, the bound of other estimators."""
-        found: dict[str, Tensor] = getattr(self.estimator, "report", {})
-        if found.keys() >= set(TERMS):
-            return {term: found[term] for term in TERMS}
-        return {"elbo": found["bound"]} if "bound" in found else {}
-
     def _count_plates(self, model: Any, guide: Any, columns: Batch) -> None:
         """Let the estimator count the plates, which takes draws, and leave no trace of it."""
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
+        with forked():
             self.estimator._guess_max_plate_nesting(model, guide, (), columns)
 
     def terms(self, loss: Tensor, divisor: int) -> Tensor:
@@ -132,6 +125,14 @@ class Objective(nn.Module):
             unknown = next(iter(self.report.values())).new_full((), torch.nan)
             return torch.stack([self.report.get(t, unknown) for t in TERMS]) / divisor
         return torch.stack([-loss.detach(), *[loss.new_full((), torch.nan)] * 3])
+
+
+def reported(estimator: Any) -> dict[str, Tensor]:
+    """Return the terms of an estimator's last loss: all of an ELBO, the bound of others."""
+    found: dict[str, Tensor] = getattr(estimator, "report", {})
+    if found.keys() >= set(TERMS):
+        return {term: found[term] for term in TERMS}
+    return {"elbo": found["bound"]} if "bound" in found else {}
 
 
 def within(context: Callable[[], Any], story: Callable[..., Any]) -> Callable[..., Any]:

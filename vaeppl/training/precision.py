@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -44,15 +44,11 @@ class LowerPrecision:
         """Lower the precision for a block; the rest of it is in float32, whoever set autocast."""
         before, self.on = self.on, True
         devices = {"cpu", "cuda"} if torch.cuda.is_available() else {"cpu"}
-        outside = [torch.autocast(device, enabled=False) for device in sorted(devices)]
-        for context in outside:
-            context.__enter__()
-        try:
+        with ExitStack() as outside:
+            outside.callback(setattr, self, "on", before)
+            for device in sorted(devices):
+                outside.enter_context(torch.autocast(device, enabled=False))
             yield
-        finally:
-            for context in outside[::-1]:
-                context.__exit__(None, None, None)
-            self.on = before
 
     def _enter(self, network: nn.Module, inputs: Any) -> None:
         if self.on:

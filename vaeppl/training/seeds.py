@@ -10,6 +10,8 @@ from enum import IntEnum
 import numpy as np
 import torch
 
+from ..random_state import forked
+
 __all__ = ["Stream", "derived_seed", "seeded", "set_seed"]
 
 
@@ -40,7 +42,7 @@ def derived_seed(*parts: int) -> int:
 def seeded(*parts: int) -> Iterator[None]:
     """Seed torch, NumPy and Python for a block, and restore their states after it."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
+    with forked():
         set_seed(derived_seed(*parts))
         try:
             yield
